@@ -1,0 +1,255 @@
+//! The agent: one policy in force, one guard, one record.
+
+mod execs;
+mod explain;
+mod run;
+mod status;
+mod watch;
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use portreeve_abi::{Event, MODE_ENFORCE, MODE_OBSERVE};
+use serde::Serialize;
+
+use crate::attempt::{Attempt, Recorder, Store};
+use crate::clock::Clock;
+use crate::instance::Instance;
+use crate::kernel::Guard;
+use crate::policy::{self, Compiled, Diagnostic, Loaded, Policy, Resolved, SystemHost};
+
+pub use explain::Explanation;
+pub use run::{Options, run};
+pub use status::Status;
+use watch::Watched;
+
+/// The agent's whole state, owned by its one thread.
+pub struct Agent {
+    instance: Instance,
+    guard: Guard,
+    recorder: Recorder,
+    attempts: Store,
+    policy_path: PathBuf,
+    /// The sub-tree of the command line, in place of the policy's.
+    cgroup_override: Option<String>,
+    in_force: InForce,
+    /// What `portreeve mode` asked for, until the policy is read again.
+    mode_override: Option<bool>,
+    /// Why the last reload changed nothing.
+    last_failure: Option<String>,
+    watched: Watched,
+    started: jiff::Timestamp,
+    undecoded: u64,
+}
+
+/// The policy that decides.
+struct InForce {
+    policy: Policy,
+    resolved: Resolved,
+    compiled: Compiled,
+    /// The text of the policy, so that a switch or a renewal needs no file.
+    digest: String,
+    since: jiff::Timestamp,
+    warnings: Vec<Diagnostic>,
+    /// It comes from the copy of the last good policy.
+    last_good: bool,
+}
+
+/// What a reload did.
+#[derive(Debug, Serialize)]
+pub struct Reloaded {
+    /// The generation in force.
+    pub generation: u32,
+    /// How many rules it has.
+    pub rules: usize,
+    /// What the policy's author should know.
+    pub warnings: Vec<Diagnostic>,
+}
+
+impl Agent {
+    /// Loads the programs and puts the policy in force, attaching nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, with the remedy; the guard is what it was before.
+    pub fn start(instance: Instance, policy_path: PathBuf, loaded: Loaded, last_good: bool) -> Result<Self, String> {
+        let guard = Guard::load(&instance.name).map_err(|error| error.to_string())?;
+        let attempts = Store::open(&instance.state);
+        let (policy, digest, warnings) = usable(loaded)?;
+        let mut agent = Self {
+            instance,
+            guard,
+            recorder: Recorder::default(),
+            attempts,
+            policy_path,
+            cgroup_override: None,
+            in_force: InForce {
+                policy,
+                resolved: Resolved::default(),
+                compiled: Compiled::default(),
+                digest,
+                since: jiff::Timestamp::now(),
+                warnings,
+                last_good,
+            },
+            mode_override: None,
+            last_failure: None,
+            watched: Watched::default(),
+            started: jiff::Timestamp::now(),
+            undecoded: 0,
+        };
+        agent.renew()?;
+        Ok(agent)
+    }
+
+    /// Reads the policy file again and puts it in force.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with it; the policy before it stays in force.
+    pub fn reload(&mut self) -> Result<Reloaded, String> {
+        let loaded = policy::load(&self.policy_path);
+        self.watched.files(&loaded.files);
+        let outcome = self.put_in_force(loaded);
+        match &outcome {
+            Ok(reloaded) => {
+                self.last_failure = None;
+                tracing::info!("policy reloaded: generation {}, {} rules", reloaded.generation, reloaded.rules);
+            }
+            Err(error) => {
+                self.last_failure = Some(error.clone());
+                tracing::error!("the policy was not reloaded, the one before it stays in force:\n{error}");
+            }
+        }
+        outcome
+    }
+
+    fn put_in_force(&mut self, loaded: Loaded) -> Result<Reloaded, String> {
+        let files = loaded.files.clone();
+        let (mut policy, digest, warnings) = usable(loaded)?;
+        if let Some(cgroup) = &self.cgroup_override {
+            policy.guard.cgroup.clone_from(cgroup);
+        }
+        if policy.guard.cgroup != self.in_force.policy.guard.cgroup {
+            return Err("guard.cgroup has changed; that takes effect when the agent is started again".to_owned());
+        }
+        let resolved = policy::resolve(&policy, &mut host(&mut self.guard));
+        // A rule that names what is not there is a mistake of whoever writes the policy now, and is said so.
+        let errors: Vec<String> =
+            resolved.diagnostics.iter().filter(|d| d.is_error()).map(ToString::to_string).collect();
+        if !errors.is_empty() {
+            return Err(errors.join("\n"));
+        }
+        let before = (self.mode_override.take(), self.in_force.since);
+        let replaced = std::mem::replace(
+            &mut self.in_force,
+            InForce {
+                policy,
+                resolved,
+                compiled: Compiled::default(),
+                digest,
+                since: jiff::Timestamp::now(),
+                warnings,
+                last_good: false,
+            },
+        );
+        if let Err(error) = self.renew() {
+            self.in_force = replaced;
+            (self.mode_override, self.in_force.since) = before;
+            return Err(error);
+        }
+        if let Err(error) = self.instance.keep_last_good(&self.policy_path, &files) {
+            tracing::warn!("the last good policy is not kept for the next boot: {error}");
+        }
+        Ok(self.reloaded())
+    }
+
+    fn reloaded(&self) -> Reloaded {
+        Reloaded {
+            generation: self.in_force.compiled.header.generation,
+            rules: self.in_force.compiled.rule_names.len(),
+            warnings: self.warnings(),
+        }
+    }
+
+    /// Everything the policy's author should know: of the text, and of what it names on this host.
+    fn warnings(&self) -> Vec<Diagnostic> {
+        self.in_force.warnings.iter().chain(&self.in_force.resolved.diagnostics).cloned().collect()
+    }
+
+    /// Resolves and compiles the policy in force anew and flips to it: at the start, when a binary has been replaced,
+    /// when a rule ends, when the mode is switched.
+    ///
+    /// # Errors
+    ///
+    /// Why not; what was in force stays so.
+    pub fn renew(&mut self) -> Result<(), String> {
+        let mut resolved = policy::resolve(&self.in_force.policy, &mut host(&mut self.guard));
+        self.watched.superseded(&mut resolved, &mut self.guard);
+        let generation = self.guard.next_generation().map_err(|error| error.to_string())?;
+        let mut compiled = policy::compile(&self.in_force.policy, &resolved, generation, Clock::now())
+            .map_err(|error| error.to_string())?;
+        if let Some(observe) = self.mode_override {
+            compiled.header.mode = if observe { MODE_OBSERVE } else { MODE_ENFORCE };
+        }
+        self.recorder.policy(generation, compiled.rule_names.clone());
+        self.guard.apply(&compiled).map_err(|error| error.to_string())?;
+        self.watched.executables(&self.in_force.policy, &resolved);
+        self.in_force.resolved = resolved;
+        self.in_force.compiled = compiled;
+        Ok(())
+    }
+
+    /// Switches between enforce and observe, until the policy is read again.
+    ///
+    /// # Errors
+    ///
+    /// Why not; the mode stays what it was.
+    pub fn switch_mode(&mut self, observe: bool) -> Result<Reloaded, String> {
+        let before = self.mode_override.replace(observe);
+        if let Err(error) = self.renew() {
+            self.mode_override = before;
+            return Err(error);
+        }
+        tracing::warn!("mode switched to {} by command", if observe { "observe" } else { "enforce" });
+        Ok(self.reloaded())
+    }
+
+    /// Whether the policy in force only observes.
+    #[must_use]
+    pub fn observes(&self) -> bool {
+        self.in_force.compiled.header.mode == MODE_OBSERVE
+    }
+
+    /// The attempts.
+    #[must_use]
+    pub fn attempts(&self) -> &Store {
+        &self.attempts
+    }
+
+    /// Records an event of the kernel.
+    fn event(&mut self, event: &Event) -> Option<std::sync::Arc<Attempt>> {
+        match self.recorder.record(event, &Clock::now()) {
+            Some(attempt) => Some(self.attempts.push(attempt)),
+            None => {
+                self.undecoded += 1;
+                None
+            }
+        }
+    }
+}
+
+/// The policy of a load without errors; else all its errors in one text.
+fn usable(loaded: Loaded) -> Result<(Policy, String, Vec<Diagnostic>), String> {
+    let errors: Vec<String> = loaded.diagnostics.iter().filter(|d| d.is_error()).map(ToString::to_string).collect();
+    let digest = loaded.digest.clone();
+    match loaded.policy {
+        Some(policy) if errors.is_empty() => Ok((policy, digest, loaded.diagnostics)),
+        _ => Err(errors.join("\n")),
+    }
+}
+
+/// The host as the policy's rules are looked up on it; the kernel is asked how it sees a file.
+fn host(guard: &mut Guard) -> SystemHost<'_> {
+    SystemHost::new(Some(Box::new(move |file: &File| guard.learn(file))))
+}

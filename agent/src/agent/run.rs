@@ -1,0 +1,249 @@
+//! `portreeve run`: from the policy file to the loop.
+
+use std::cell::RefCell;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use portreeve_abi::Event;
+use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Agent;
+use crate::control;
+use crate::instance::Instance;
+use crate::kernel::{MapData, RingBuf, decode_event, event_stream, mounts};
+use crate::policy;
+
+/// How often the policy's files and executables are looked at.
+const LOOK: Duration = Duration::from_millis(250);
+/// How many events are taken before the control socket and the signals have a turn.
+const BATCH: usize = 128;
+
+/// What `portreeve run` was told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The policy file.
+    pub config: PathBuf,
+    /// The instance.
+    pub instance: Instance,
+    /// The sub-tree of the cgroup2 hierarchy to guard, in place of the policy's.
+    pub cgroup: Option<String>,
+    /// Attempts as JSON Lines instead of lines for people.
+    pub json: bool,
+    /// No line for each attempt.
+    pub quiet: bool,
+}
+
+/// Runs until SIGINT or SIGTERM. The guard stays.
+///
+/// # Errors
+///
+/// Why the guard could not be put in place, for people, whole.
+pub fn run(options: &Options) -> Result<(), String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err("portreeve run needs root: it loads programs into the kernel; try sudo portreeve run".to_owned());
+    }
+    options.instance.make_folders().map_err(|error| {
+        format!("cannot make {}: {error}; is /run writable?", options.instance.runtime.display())
+    })?;
+    let _lock = options.instance.lock().map_err(|_| {
+        format!(
+            "an agent of the instance \"{}\" is running; see portreeve status, or name another with --instance",
+            options.instance.name
+        )
+    })?;
+    let agent = prepare(options)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start: {error}"))?;
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, serve(options, agent))
+}
+
+/// Puts policy and programs in force: the policy first, so that the programs never judge without one.
+fn prepare(options: &Options) -> Result<Agent, String> {
+    let mut loaded = policy::load(&options.config);
+    let mut last_good = false;
+    if loaded.diagnostics.iter().any(policy::Diagnostic::is_error) || loaded.policy.is_none() {
+        let errors: Vec<String> = loaded.diagnostics.iter().map(ToString::to_string).collect();
+        let kept = options.instance.last_good();
+        if !kept.exists() {
+            return Err(format!("{}\nthe policy does not check, and nothing was changed", errors.join("\n")));
+        }
+        tracing::error!("{}", errors.join("\n"));
+        tracing::error!("the policy does not check; the last good one is in force: {}", kept.display());
+        loaded = policy::load(&kept);
+        last_good = true;
+    }
+    if let (Some(cgroup), Some(policy)) = (&options.cgroup, &mut loaded.policy) {
+        policy.guard.cgroup.clone_from(cgroup);
+    }
+    let files = loaded.files.clone();
+    let mut agent = Agent::start(options.instance.clone(), options.config.clone(), loaded, last_good)?;
+    agent.cgroup_override.clone_from(&options.cgroup);
+    agent.watched.files(&if last_good { vec![options.config.clone()] } else { files.clone() });
+    let root = mounts::cgroup2().map_err(|error| error.to_string())?;
+    let cgroup = root.join(agent.in_force.policy.guard.cgroup.trim_start_matches('/'));
+    agent.guard.attach(&cgroup).map_err(|error| error.to_string())?;
+    agent.remember_running();
+    if !last_good && let Err(error) = options.instance.keep_last_good(&options.config, &files) {
+        tracing::warn!("the last good policy is not kept for the next boot: {error}");
+    }
+    Ok(agent)
+}
+
+async fn serve(options: &Options, agent: Agent) -> Result<(), String> {
+    let fail = |error: io::Error| format!("cannot start: {error}");
+    let mut agent = agent;
+    let ring = agent.guard.take_events().map_err(|error| error.to_string())?;
+    let events = event_stream(ring).map_err(fail)?;
+    let listener = control::bind(&options.instance.socket())
+        .map_err(|error| format!("cannot listen at {}: {error}", options.instance.socket().display()))?;
+    let (mut interrupt, mut terminate, mut hangup) = (
+        signal(SignalKind::interrupt()).map_err(fail)?,
+        signal(SignalKind::terminate()).map_err(fail)?,
+        signal(SignalKind::hangup()).map_err(fail)?,
+    );
+    let agent = Rc::new(RefCell::new(agent));
+    tokio::task::spawn_local(control::serve(listener, Rc::clone(&agent)));
+    say(&banner(options, &mut agent.borrow_mut()));
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::debug!("nobody to notify: {error}");
+    }
+    let print = Rc::new(Printer { json: options.json, quiet: options.quiet });
+    tokio::task::spawn_local(pump(events, Rc::clone(&agent), print));
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+            _ = hangup.recv() => {
+                // The outcome is logged, and shown by `status`.
+                if agent.borrow_mut().reload().is_err() {
+                    tracing::debug!("not reloaded");
+                }
+            }
+            _ = look.tick() => agent.borrow_mut().look(),
+        }
+    }
+    if let Err(error) = std::fs::remove_file(options.instance.socket()) {
+        tracing::debug!("the control socket: {error}");
+    }
+    let instance = instance_flag(options);
+    say(&format!(
+        "\nThe agent ends; the port stays guarded, attempts are still counted.\nStart it again: portreeve run{instance}   \
+         Open the port: portreeve detach{instance}\n"
+    ));
+    Ok(())
+}
+
+/// Takes events from the ring buffer, records and shows them.
+async fn pump(mut events: AsyncFd<RingBuf<MapData>>, agent: Rc<RefCell<Agent>>, print: Rc<Printer>) {
+    loop {
+        let mut ready = match events.readable_mut().await {
+            Ok(ready) => ready,
+            Err(error) => {
+                tracing::error!("the event stream ended: {error}; attempts are still counted");
+                return;
+            }
+        };
+        let mut taken = 0;
+        let ring = ready.get_inner_mut();
+        while taken < BATCH
+            && let Some(bytes) = ring.next()
+        {
+            taken += 1;
+            let mut agent = agent.borrow_mut();
+            match decode_event(&bytes) {
+                Some(event) => print.attempt(&mut agent, &event),
+                None => agent.undecoded += 1,
+            }
+        }
+        if taken < BATCH {
+            ready.clear_ready();
+        }
+        drop(ready);
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Shows attempts on standard output.
+struct Printer {
+    json: bool,
+    quiet: bool,
+}
+
+impl Printer {
+    fn attempt(&self, agent: &mut Agent, event: &Event) {
+        let Some(attempt) = agent.event(event) else { return };
+        if self.quiet {
+            return;
+        }
+        let line = if self.json {
+            serde_json::to_string(&*attempt).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
+        } else {
+            attempt.to_string()
+        };
+        say(&format!("{line}\n"));
+    }
+}
+
+/// Writes to standard output; when nobody reads it any more, the agent goes on.
+fn say(text: &str) {
+    let mut out = io::stdout().lock();
+    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+        tracing::trace!("standard output is closed");
+    }
+}
+
+fn instance_flag(options: &Options) -> String {
+    match options.instance.name.as_str() {
+        crate::instance::DEFAULT => String::new(),
+        name => format!(" --instance {name}"),
+    }
+}
+
+/// What is guarded, by which hooks, who is sanctioned.
+fn banner(options: &Options, agent: &mut Agent) -> String {
+    let status = agent.status();
+    let ports: Vec<String> = status.policy.ports.iter().map(u16::to_string).collect();
+    let does = if agent.observes() { "OBSERVES (nothing is refused)" } else { "guards" };
+    let active: Vec<&str> = status
+        .hooks
+        .iter()
+        .filter(|hook| hook["state"] == "active")
+        .filter_map(|hook| hook["name"].as_str())
+        .collect();
+    let mut text = format!(
+        "Portreeve {} {does} TCP port {} for everything below {}\n  hooks       {}\n",
+        status.version,
+        ports.join(", "),
+        agent.in_force.policy.guard.cgroup,
+        active.join(", "),
+    );
+    if let Err(why) = agent.guard.exec_watch() {
+        text.push_str(&format!("              no exec watch, taints are not seen: {why}\n"));
+    }
+    for (index, rule) in status.policy.rules.iter().enumerate() {
+        let label = if index == 0 { "sanctioned" } else { "" };
+        text.push_str(&format!("  {label:<10}  {rule}\n"));
+    }
+    if status.policy.rules.is_empty() {
+        text.push_str("  sanctioned  nobody\n");
+    }
+    text.push_str(&format!("  policy      {}, sha256 {:.12}\n", status.policy.file, status.policy.sha256));
+    for warning in &status.policy.warnings {
+        text.push_str(warning);
+        text.push('\n');
+    }
+    let instance = instance_flag(options);
+    text.push_str(&format!(
+        "Ready. One line for each attempt follows. Ctrl-C ends the agent, not the guard; portreeve detach{instance} opens \
+         the port.\n\n"
+    ));
+    text
+}

@@ -1,0 +1,170 @@
+//! How the agent is doing, for people and for scripts.
+
+use jiff::Timestamp;
+use portreeve_abi::{ABI_VERSION, Tally, Total};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Agent;
+use crate::kernel::OBJECT_SHA256;
+
+/// The answer to `portreeve status`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The agent's version.
+    pub version: String,
+    /// The version of the kernel maps' layout.
+    pub abi_version: u32,
+    /// The SHA-256 of the kernel programs.
+    pub programs_sha256: String,
+    /// The instance.
+    pub instance: String,
+    /// The agent's process.
+    pub pid: u32,
+    /// When it started.
+    pub started: Timestamp,
+    /// The agent's resident memory in KiB.
+    pub memory_kib: Option<u64>,
+    /// `guarding`, or `failed` when a hook that judges is not attached.
+    pub state: String,
+    /// Every hook.
+    pub hooks: Vec<Value>,
+    /// The policy in force.
+    pub policy: PolicyStatus,
+    /// The totals of the kernel.
+    pub counters: Counters,
+    /// How many subjects the kernel counts for.
+    pub subjects: u64,
+    /// Details that were lost; the counters above are exact all the same.
+    pub lost: LostDetails,
+    /// Why attempts are not written to the state folder.
+    pub store_broken: Option<String>,
+}
+
+/// The policy in force.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PolicyStatus {
+    /// Its file.
+    pub file: String,
+    /// The SHA-256 over its text.
+    pub sha256: String,
+    /// Its generation.
+    pub generation: u32,
+    /// When it was read.
+    pub since: Timestamp,
+    /// `enforce` or `observe`.
+    pub mode: String,
+    /// The mode was switched by `portreeve mode`.
+    pub mode_by_command: bool,
+    /// It is the copy of the last good one, because the file does not check.
+    pub last_good: bool,
+    /// The guarded ports.
+    pub ports: Vec<u16>,
+    /// The errno of a refused connect().
+    pub refuse_with: String,
+    /// The rules, in order.
+    pub rules: Vec<String>,
+    /// What its author should know.
+    pub warnings: Vec<String>,
+    /// Why the last reload changed nothing.
+    pub last_failure: Option<String>,
+}
+
+/// Attempts by verdict.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Counters {
+    /// Allowed by a rule.
+    pub allowed: u64,
+    /// Refused.
+    pub refused: u64,
+    /// Passed, and would have been refused.
+    pub observed: u64,
+    /// Handed to this host's own loopback.
+    pub local: u64,
+}
+
+/// What was shed.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct LostDetails {
+    /// Events the ring buffer had no room for.
+    pub shed: u64,
+    /// Attempts of subjects beyond the kernel's table: in the totals, but in no subject's count.
+    pub uncounted_by_subject: u64,
+    /// Records the file did not get.
+    pub not_stored: u64,
+    /// Processes whose exec found no room in the record.
+    pub exec_unrecorded: u64,
+    /// Events of another version.
+    pub undecoded: u64,
+}
+
+impl Agent {
+    /// Looks at everything now.
+    pub fn status(&mut self) -> Status {
+        let hooks = self.guard.hooks();
+        let guards = hooks.iter().filter(|hook| hook.name.starts_with("connect"));
+        let guarding = guards.into_iter().all(|hook| hook.state == "active");
+        // A map that cannot be read shows as zeros, and in the hooks' state if it is gone.
+        let tally = self.guard.totals().unwrap_or_default();
+        let subjects = self.guard.subjects().map_or(0, |subjects| subjects.len() as u64);
+        let at = |total: Total| tally[total as usize];
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            abi_version: ABI_VERSION,
+            programs_sha256: OBJECT_SHA256.to_owned(),
+            instance: self.instance.name.clone(),
+            pid: std::process::id(),
+            started: self.started,
+            memory_kib: memory(),
+            state: if guarding { "guarding" } else { "failed" }.to_owned(),
+            hooks: hooks.iter().filter_map(|hook| serde_json::to_value(hook).ok()).collect(),
+            policy: self.policy_status(),
+            counters: counters(&tally),
+            subjects,
+            lost: LostDetails {
+                shed: at(Total::Shed),
+                uncounted_by_subject: at(Total::UncountedAllowed)
+                    + at(Total::UncountedRefused)
+                    + at(Total::UncountedObserved)
+                    + at(Total::UncountedLocal),
+                not_stored: self.attempts.not_stored(),
+                exec_unrecorded: at(Total::ExecUnrecorded),
+                undecoded: self.undecoded,
+            },
+            store_broken: self.attempts.broken().map(str::to_owned),
+        }
+    }
+
+    fn policy_status(&self) -> PolicyStatus {
+        let compiled = &self.in_force.compiled;
+        PolicyStatus {
+            file: self.policy_path.display().to_string(),
+            sha256: self.in_force.digest.clone(),
+            generation: compiled.header.generation,
+            since: self.in_force.since,
+            mode: if self.observes() { "observe" } else { "enforce" }.to_owned(),
+            mode_by_command: self.mode_override.is_some(),
+            last_good: self.in_force.last_good,
+            ports: compiled.guarded_ports(),
+            refuse_with: nix::errno::Errno::from_raw(compiled.header.refuse_errno as i32).to_string(),
+            rules: self.in_force.resolved.describe(),
+            warnings: self.warnings().iter().map(ToString::to_string).collect(),
+            last_failure: self.last_failure.clone(),
+        }
+    }
+}
+
+fn counters(tally: &Tally) -> Counters {
+    let at = |total: Total| tally[total as usize];
+    Counters {
+        allowed: at(Total::Allowed),
+        refused: at(Total::Refused),
+        observed: at(Total::Observed),
+        local: at(Total::Local),
+    }
+}
+
+/// The resident memory of this process in KiB.
+fn memory() -> Option<u64> {
+    procfs::process::Process::myself().ok()?.status().ok()?.vmrss
+}

@@ -1,0 +1,7 @@
+//! The record of an attempt, and the stream of them.
+
+mod record;
+mod store;
+
+pub use record::{Attempt, Parent, Recorder};
+pub use store::{KEPT, Store};

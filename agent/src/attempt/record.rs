@@ -1,0 +1,373 @@
+//! From the kernel's event to the record that people and scripts read.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use jiff::Timestamp;
+use portreeve_abi::{Event, RULE_LOCAL, RULE_NONE, Reason, Taint, Truncated, Verdict};
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Clock;
+use crate::subject::{Container, Processes, Users, place};
+
+/// How many generations' rule names are remembered, for events that were on their way when the policy changed.
+const GENERATIONS: usize = 16;
+
+/// include/uapi/linux/in.h.
+const IPPROTO_MPTCP: u16 = 262;
+
+/// One attempt. The JSON has these fields, documented in README.md.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// When.
+    pub time: Timestamp,
+    /// `allow`, `deny` or `observe`.
+    pub verdict: String,
+    /// Why: `rule`, `local`, `no-rule`, `no-process`, `unreadable`, `no-policy`, `tainted` or `audit-rule`.
+    pub reason: String,
+    /// The rule that decided.
+    pub rule: Option<String>,
+    /// `info`, `notice` or `warning`.
+    pub severity: String,
+    /// The policy generation that decided.
+    pub generation: u32,
+    /// The hook that saw it.
+    pub hook: String,
+    /// Where to.
+    pub destination: SocketAddr,
+    /// Where from, as far as the socket was bound.
+    pub source: Option<SocketAddr>,
+    /// `tcp` or `mptcp`.
+    pub protocol: String,
+    /// The process.
+    pub pid: u32,
+    /// The thread.
+    pub tid: u32,
+    /// When the process started.
+    pub started: Option<Timestamp>,
+    /// The thread's name, which the process chooses itself.
+    pub comm: String,
+    /// The executable's path, as the process's mount namespace has it.
+    pub exe: Option<String>,
+    /// The executable's inode number.
+    pub exe_inode: u64,
+    /// The executable's device, as the kernel numbers it.
+    pub exe_device: u32,
+    /// The executable's file is deleted.
+    pub exe_deleted: bool,
+    /// The executable was only ever in memory.
+    pub exe_in_memory: bool,
+    /// The beginning of the command line.
+    pub cmdline: Vec<String>,
+    /// The script behind an interpreter.
+    pub script: Option<String>,
+    /// The working directory.
+    pub cwd: Option<String>,
+    /// The real user.
+    pub uid: u32,
+    /// The effective user, which the rules ask about.
+    pub euid: u32,
+    /// The real group.
+    pub gid: u32,
+    /// The effective group.
+    pub egid: u32,
+    /// The effective user's name.
+    pub user: Option<String>,
+    /// The user that logged in.
+    pub login_uid: Option<u32>,
+    /// The login session.
+    pub session: Option<String>,
+    /// The cgroup's path.
+    pub cgroup: String,
+    /// The cgroup's id.
+    pub cgroup_id: u64,
+    /// The systemd unit.
+    pub unit: Option<String>,
+    /// The container.
+    pub container: Option<Container>,
+    /// The network namespace's inode number.
+    pub netns: u32,
+    /// The socket's cookie.
+    pub socket: u64,
+    /// What speaks against the process being its executable.
+    pub taint: Vec<String>,
+    /// The parent, its parent, and so on.
+    pub parents: Vec<Parent>,
+    /// Which of the texts above are cut.
+    pub truncated: Vec<String>,
+}
+
+/// An ancestor of the process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    /// Its process id.
+    pub pid: u32,
+    /// Its user.
+    pub uid: u32,
+    /// Its thread name.
+    pub comm: String,
+}
+
+impl fmt::Display for Attempt {
+    /// One line for people.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = match self.verdict.as_str() {
+            "allow" => "allowed ",
+            "deny" => "REFUSED ",
+            _ => "observed",
+        };
+        let time = self.time.strftime("%Y-%m-%dT%H:%M:%SZ");
+        let program = self.exe.as_deref().unwrap_or("(no program)");
+        let user = self.user.clone().unwrap_or_else(|| format!("uid {}", self.euid));
+        write!(f, "{time}  {word}  {} -> {program}[{}] {user}", self.destination, self.pid)?;
+        if let Some(script) = &self.script {
+            write!(f, " running {script}")?;
+        }
+        if let Some(container) = &self.container {
+            write!(f, " in {} container {:.12}", container.runtime, container.id)?;
+        } else if let Some(unit) = &self.unit {
+            write!(f, " in {unit}")?;
+        }
+        write!(f, ": {}", self.because())?;
+        if self.exe_in_memory {
+            write!(f, "; the program is only in memory")?;
+        } else if self.exe_deleted {
+            write!(f, "; the program's file is deleted")?;
+        }
+        if !self.taint.is_empty() {
+            write!(f, "; tainted: {}", self.taint.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+impl Attempt {
+    /// The reason as a half-sentence.
+    #[must_use]
+    pub fn because(&self) -> String {
+        let rule = self.rule.as_deref().unwrap_or("?");
+        match self.reason.as_str() {
+            "rule" => format!("rule \"{rule}\""),
+            "local" => "mail for this host's own loopback".to_owned(),
+            "no-rule" => "no rule allows it".to_owned(),
+            "no-process" => "no process is behind it".to_owned(),
+            "unreadable" => "the process could not be read".to_owned(),
+            "no-policy" => "no policy is in force".to_owned(),
+            "tainted" => format!("rule \"{rule}\" matches, but the process is tainted"),
+            "audit-rule" => format!("rule \"{rule}\" only observes"),
+            other => other.to_owned(),
+        }
+    }
+}
+
+/// Makes records of events.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    users: Users,
+    processes: Processes,
+    names: VecDeque<(u32, Vec<String>)>,
+}
+
+impl Recorder {
+    /// Learns the names of a generation's rules.
+    pub fn policy(&mut self, generation: u32, names: Vec<String>) {
+        self.names.retain(|(known, _)| *known != generation);
+        self.names.push_front((generation, names));
+        self.names.truncate(GENERATIONS);
+    }
+
+    /// The name of a user.
+    pub fn user(&mut self, uid: u32) -> Option<String> {
+        self.users.name(uid)
+    }
+
+    fn rule(&self, generation: u32, rule: u32) -> Option<String> {
+        match rule {
+            RULE_NONE | RULE_LOCAL => None,
+            _ => {
+                let known = self.names.iter().find(|(known, _)| *known == generation);
+                let name = known.and_then(|(_, names)| names.get(rule as usize).cloned());
+                Some(name.unwrap_or_else(|| format!("rule {} of generation {generation}", rule + 1)))
+            }
+        }
+    }
+
+    /// The record of an event; `None` when the event is of another version and means nothing here.
+    pub fn record(&mut self, event: &Event, clock: &Clock) -> Option<Attempt> {
+        let verdict = Verdict::from_u8(event.verdict)?;
+        let reason = Reason::from_u8(event.reason)?;
+        let exe_parts = parts(&event.exe_path, event.exe_path_used);
+        let exe = path_up(&exe_parts, event.truncated & Truncated::EXE_PATH != 0);
+        let cgroup = format!("/{}", parts(&event.cgroup_path, event.cgroup_path_used).join("/"));
+        let cmdline = parts(&event.cmdline, event.cmdline_used);
+        let exe_in_memory = exe_parts.first().is_some_and(|name| name.starts_with("memfd:"));
+        let details =
+            self.processes.details(event.pid, event.start, exe.as_deref().unwrap_or_default(), &cmdline);
+        let place = place(&cgroup);
+        let exe_deleted = exe.is_some() && event.nlink == 0;
+        let taint = taints(event.taint);
+        let severity = severity(verdict, exe_deleted || !taint.is_empty());
+        Some(Attempt {
+            time: clock.at(event.time),
+            verdict: verdict_word(verdict).to_owned(),
+            reason: reason_word(reason).to_owned(),
+            rule: self.rule(event.generation, event.rule),
+            severity: severity.to_owned(),
+            generation: event.generation,
+            hook: if event.hook == 0 { "connect4" } else { "connect6" }.to_owned(),
+            destination: SocketAddr::new(address(event.daddr), event.dport),
+            source: (event.saddr != [0; 16] || event.sport != 0)
+                .then(|| SocketAddr::new(address(event.saddr), event.sport)),
+            protocol: if event.protocol == IPPROTO_MPTCP { "mptcp" } else { "tcp" }.to_owned(),
+            pid: event.pid,
+            tid: event.tid,
+            started: (event.start != 0).then(|| clock.at(event.start)),
+            comm: text(&event.comm),
+            exe,
+            exe_inode: event.exe.ino,
+            exe_device: event.exe.dev,
+            exe_deleted,
+            exe_in_memory,
+            cmdline,
+            script: details.script,
+            cwd: details.cwd,
+            uid: event.uid,
+            euid: event.euid,
+            gid: event.gid,
+            egid: event.egid,
+            user: self.users.name(event.euid),
+            login_uid: details.login_uid,
+            session: place.session,
+            cgroup,
+            cgroup_id: event.cgroup,
+            unit: place.unit,
+            container: place.container,
+            netns: event.netns,
+            socket: event.cookie,
+            taint,
+            parents: event
+                .parents
+                .iter()
+                .filter(|parent| parent.pid != 0)
+                .map(|parent| Parent { pid: parent.pid, uid: parent.uid, comm: text(&parent.comm) })
+                .collect(),
+            truncated: truncated(event.truncated),
+        })
+    }
+}
+
+/// The word of a verdict. A local hand-over is an allowed attempt; its reason says that it was local.
+fn verdict_word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Allow | Verdict::Local => "allow",
+        Verdict::Deny => "deny",
+        Verdict::Observe => "observe",
+    }
+}
+
+fn reason_word(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Rule => "rule",
+        Reason::Local => "local",
+        Reason::NoRule => "no-rule",
+        Reason::NoProcess => "no-process",
+        Reason::Unreadable => "unreadable",
+        Reason::NoPolicy => "no-policy",
+        Reason::Tainted => "tainted",
+        Reason::AuditRule => "audit-rule",
+    }
+}
+
+fn severity(verdict: Verdict, suspicious: bool) -> &'static str {
+    match (verdict, suspicious) {
+        (_, true) => "warning",
+        (Verdict::Deny | Verdict::Observe, false) => "notice",
+        (Verdict::Allow | Verdict::Local, false) => "info",
+    }
+}
+
+/// The words of taint bits.
+fn taints(bits: u32) -> Vec<String> {
+    let words = [
+        (Taint::LD_PRELOAD, "ld_preload"),
+        (Taint::LD_AUDIT, "ld_audit"),
+        (Taint::LD_LIBRARY_PATH, "ld_library_path"),
+        (Taint::TRACED, "traced"),
+        (Taint::EXE_CHANGED, "exe_changed"),
+        (Taint::EXEC_UNSEEN, "exec_unseen"),
+        (Taint::ENV_UNSEEN, "environment_unseen"),
+    ];
+    words.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, word)| (*word).to_owned()).collect()
+}
+
+fn truncated(bits: u16) -> Vec<String> {
+    let words =
+        [(Truncated::EXE_PATH, "exe"), (Truncated::CGROUP_PATH, "cgroup"), (Truncated::CMDLINE, "cmdline")];
+    words.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, word)| (*word).to_owned()).collect()
+}
+
+/// The NUL-terminated parts of a text of which `used` bytes were written.
+fn parts(bytes: &[u8], used: u16) -> Vec<String> {
+    let used = bytes.get(..usize::from(used)).unwrap_or(bytes);
+    let used = used.strip_suffix(&[0]).unwrap_or(used);
+    if used.is_empty() {
+        return Vec::new();
+    }
+    used.split(|byte| *byte == 0).map(printable).collect()
+}
+
+/// A text up to its NUL.
+fn text(bytes: &[u8]) -> String {
+    printable(bytes.split(|byte| *byte == 0).next().unwrap_or_default())
+}
+
+/// What a process named itself must not reach a terminal raw: control characters are escaped.
+fn printable(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    if !text.chars().any(char::is_control) {
+        return text.into_owned();
+    }
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
+/// A path from its names, the last first; an incomplete one begins with an ellipsis.
+fn path_up(names: &[String], cut: bool) -> Option<String> {
+    if names.is_empty() {
+        return None;
+    }
+    let mut path = String::from(if cut { "…" } else { "" });
+    for name in names.iter().rev() {
+        path.push('/');
+        path.push_str(name);
+    }
+    Some(path)
+}
+
+fn address(bytes: [u8; 16]) -> IpAddr {
+    Ipv6Addr::from(bytes).to_canonical()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_put_together_and_control_characters_are_escaped() {
+        let mut buffer = [0_u8; 32];
+        buffer[..12].copy_from_slice(b"smtp\0sbin\0u\x1b");
+        assert_eq!(parts(&buffer, 13), ["smtp", "sbin", "u\\u{1b}"]);
+        assert_eq!(path_up(&["a".into(), "b".into()], false).as_deref(), Some("/b/a"));
+        assert_eq!(path_up(&["a".into()], true).as_deref(), Some("…/a"));
+        assert_eq!(path_up(&[], false), None);
+    }
+
+    #[test]
+    fn every_taint_and_reason_has_a_word() {
+        assert_eq!(taints(0x7f).len(), 7);
+        for reason in 0..=7 {
+            assert!(Reason::from_u8(reason).is_some());
+        }
+        assert_eq!(Reason::from_u8(8), None);
+    }
+}

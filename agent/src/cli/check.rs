@@ -1,0 +1,49 @@
+//! `portreeve check`
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+
+use super::{Outcome, default_config};
+use crate::policy::{self, Diagnostic, SystemHost};
+
+/// Check a policy without touching the guard
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "All errors and warnings are shown in one run. Exit code 0: it would be put in force; \
+                        2: it would not.\n\nExample: portreeve check /etc/portreeve/portreeve.toml")]
+pub(super) struct Args {
+    /// The policy
+    #[arg(value_name = "FILE", default_value_os_t = default_config())]
+    file: PathBuf,
+    /// As JSON Lines, a finding a line
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    let loaded = policy::load(&args.file);
+    let mut findings: Vec<Diagnostic> = loaded.diagnostics;
+    let mut rules = Vec::new();
+    if let Some(policy) = &loaded.policy {
+        let resolved = policy::resolve(policy, &mut SystemHost::new(None));
+        rules = resolved.describe();
+        findings.extend(resolved.diagnostics);
+    }
+    let errors = findings.iter().filter(|finding| finding.is_error()).count();
+    let warnings = findings.len() - errors;
+    for finding in &findings {
+        if args.json {
+            println!("{}", serde_json::to_string(finding).unwrap_or_default());
+        } else {
+            println!("{finding}");
+        }
+    }
+    if !args.json {
+        let rules = match rules.len() {
+            1 => "1 rule".to_owned(),
+            many => format!("{many} rules"),
+        };
+        println!("{}: {rules}, {errors} errors, {warnings} warnings", args.file.display());
+    }
+    if errors == 0 && loaded.policy.is_some() { Outcome::Done } else { Outcome::Wrong }
+}

@@ -1,0 +1,44 @@
+//! `portreeve detach`
+
+use clap::Args as ClapArgs;
+
+use super::{Outcome, complain};
+use crate::control::{Client, ClientError, Request};
+use crate::instance::Instance;
+use crate::kernel;
+
+/// Take the guard out of the kernel: the port is open then
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "For root, with the agent ended. Removes everything of the instance from the kernel and nothing \
+                        else, also what another version has left.\n\nExample: portreeve detach")]
+pub(super) struct Args {}
+
+pub(super) fn run(_args: &Args, instance: &Instance) -> Outcome {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("portreeve: portreeve detach needs root");
+        return Outcome::NotAllowed;
+    }
+    // An agent that runs would go on with maps nobody judges by.
+    match Client::ask(&instance.socket(), &Request::Status) {
+        Ok(_) => {
+            eprintln!("portreeve: the agent is running; end it first, then detach (nothing was changed)");
+            return Outcome::Failed;
+        }
+        Err(ClientError::NotRunning(_)) => {}
+        Err(error) => return complain(&error),
+    }
+    match kernel::detach(&instance.name) {
+        Ok(true) => println!("detached: the port is open, nothing is guarded any more"),
+        Ok(false) => println!("nothing was attached"),
+        Err(error) => {
+            eprintln!("portreeve: {error}");
+            return Outcome::Failed;
+        }
+    }
+    if let Err(error) = std::fs::remove_dir_all(&instance.runtime)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        eprintln!("portreeve: {} stays: {error}", instance.runtime.display());
+    }
+    Outcome::Done
+}

@@ -1,0 +1,36 @@
+//! `portreeve doctor`
+
+use clap::Args as ClapArgs;
+
+use super::Outcome;
+use crate::doctor::{self, State};
+use crate::instance::Instance;
+
+/// Look at this host: what the guard needs, and what stands in its way
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Exit code 0: nothing is missing; 1: something is.\n\nExample: portreeve doctor")]
+pub(super) struct Args {
+    /// As JSON Lines, a finding a line
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args, instance: &Instance) -> Outcome {
+    let findings = doctor::examine(instance);
+    for finding in &findings {
+        if args.json {
+            println!("{}", serde_json::to_string(finding).unwrap_or_default());
+            continue;
+        }
+        let mark = match finding.state {
+            State::Good => "ok  ",
+            State::Note => "note",
+            State::Bad => "BAD ",
+        };
+        println!("{mark}  {:<18}{}", finding.what, finding.found);
+        if let Some(mend) = &finding.mend {
+            println!("      {:<18}mend: {mend}", "");
+        }
+    }
+    if findings.iter().any(|finding| finding.state == State::Bad) { Outcome::Failed } else { Outcome::Done }
+}

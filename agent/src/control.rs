@@ -1,0 +1,87 @@
+//! The local control socket: what the CLI asks the agent.
+//!
+//! One request, a line of JSON; then the answer, one or more lines of JSON. Reading needs the group of the socket
+//! file, changing needs root; the kernel says who the peer is (SO_PEERCRED, unix(7)).
+
+mod client;
+mod server;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+pub use client::{Client, ClientError};
+pub use server::{bind, serve};
+
+/// The group whose members may read.
+pub const GROUP: &str = "portreeve";
+
+/// A question or an order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// How the agent is doing.
+    Status,
+    /// The attempts.
+    Attempts {
+        /// Only those since.
+        since: Option<Timestamp>,
+        /// Go on with those to come.
+        follow: bool,
+    },
+    /// What the verdict would be, and why.
+    Explain(Question),
+    /// Read the policy again. For root.
+    Reload,
+    /// Switch between enforce and observe. For root.
+    Mode {
+        /// Observe, or enforce.
+        observe: bool,
+    },
+}
+
+impl Request {
+    /// Whether only root may ask it.
+    #[must_use]
+    pub fn changes(&self) -> bool {
+        match self {
+            Self::Status | Self::Attempts { .. } | Self::Explain(_) => false,
+            Self::Reload | Self::Mode { .. } => true,
+        }
+    }
+}
+
+/// Whose attempt, and where to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    /// A running process; what is given beside it counts instead of what it is.
+    pub pid: Option<u32>,
+    /// An executable.
+    pub exe: Option<String>,
+    /// A user, by name or number.
+    pub user: Option<String>,
+    /// A group, by name or number.
+    pub group: Option<String>,
+    /// A cgroup's path or a unit's name.
+    pub unit: Option<String>,
+    /// The destination.
+    pub to: Option<SocketAddr>,
+}
+
+/// An answer that is not what was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What went wrong, in a sentence.
+    pub error: String,
+    /// The caller lacks the right.
+    #[serde(default)]
+    pub forbidden: bool,
+}
+
+/// Told to a follower that was too slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    /// How many attempts it did not get.
+    pub lost: u64,
+}

@@ -1,0 +1,145 @@
+//! The answering side.
+
+use std::cell::RefCell;
+use std::fs::Permissions;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::unistd::{Group, Uid};
+use serde::Serialize;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::{Failure, GROUP, Lost, Request};
+use crate::agent::Agent;
+
+/// How many conversations there may be at once.
+const CONVERSATIONS: usize = 64;
+/// The longest request.
+const REQUEST_BYTES: u64 = 16 << 10;
+/// How long a caller may take to ask, or to take an answer's line.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Makes the socket: for root, and for the group `portreeve` where there is one.
+///
+/// # Errors
+///
+/// When the file cannot be made.
+pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    let group = Group::from_name(GROUP).ok().flatten();
+    if let Some(group) = &group {
+        nix::unistd::chown(path, None, Some(group.gid))?;
+    }
+    std::fs::set_permissions(path, Permissions::from_mode(if group.is_some() { 0o660 } else { 0o600 }))?;
+    Ok(listener)
+}
+
+/// Answers until the task is dropped.
+pub async fn serve(listener: UnixListener, agent: Rc<RefCell<Agent>>) {
+    let places = Arc::new(Semaphore::new(CONVERSATIONS));
+    loop {
+        // The place first, so that those who come too many wait in the kernel's queue.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let agent = Rc::clone(&agent);
+                tokio::task::spawn_local(async move {
+                    if let Err(error) = converse(stream, &agent).await {
+                        tracing::debug!("a conversation broke off: {error}");
+                    }
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!("the control socket: {error}");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+async fn converse(stream: UnixStream, agent: &RefCell<Agent>) -> io::Result<()> {
+    let root = stream.peer_cred().is_ok_and(|peer| Uid::from_raw(peer.uid()).is_root());
+    let (reader, mut writer) = stream.into_split();
+    let mut line = String::new();
+    let mut reader = BufReader::new(reader.take(REQUEST_BYTES));
+    tokio::time::timeout(PATIENCE, reader.read_line(&mut line)).await??;
+    let request: Request = match serde_json::from_str(&line) {
+        Ok(request) => request,
+        Err(error) => return send(&mut writer, &failure(format!("not a request: {error}"))).await,
+    };
+    if request.changes() && !root {
+        let refusal = Failure { error: "only root may change anything".to_owned(), forbidden: true };
+        return send(&mut writer, &refusal).await;
+    }
+    match request {
+        Request::Attempts { since, follow } => attempts(&mut writer, agent, since, follow).await,
+        Request::Status => {
+            let answer = agent.borrow_mut().status();
+            send(&mut writer, &answer).await
+        }
+        Request::Explain(question) => answer(&mut writer, agent.borrow_mut().explain(&question)).await,
+        Request::Reload => answer(&mut writer, agent.borrow_mut().reload()).await,
+        Request::Mode { observe } => answer(&mut writer, agent.borrow_mut().switch_mode(observe)).await,
+    }
+}
+
+async fn attempts(
+    writer: &mut (impl tokio::io::AsyncWrite + Unpin),
+    agent: &RefCell<Agent>,
+    since: Option<jiff::Timestamp>,
+    follow: bool,
+) -> io::Result<()> {
+    // Both at one moment, so that none is missed and none comes twice.
+    let (past, mut coming) = {
+        let agent = agent.borrow();
+        (agent.attempts().since(since), agent.attempts().follow())
+    };
+    if !follow || since.is_some() {
+        for attempt in past {
+            send(writer, &*attempt).await?;
+        }
+    }
+    if !follow {
+        return Ok(());
+    }
+    loop {
+        match coming.recv().await {
+            Ok(attempt) => send(writer, &*attempt).await?,
+            Err(RecvError::Lagged(lost)) => send(writer, &Lost { lost }).await?,
+            Err(RecvError::Closed) => return Ok(()),
+        }
+    }
+}
+
+async fn answer(
+    writer: &mut (impl tokio::io::AsyncWrite + Unpin),
+    answer: Result<impl Serialize, String>,
+) -> io::Result<()> {
+    match answer {
+        Ok(answer) => send(writer, &answer).await,
+        Err(error) => send(writer, &failure(error)).await,
+    }
+}
+
+fn failure(error: String) -> Failure {
+    Failure { error, forbidden: false }
+}
+
+async fn send(writer: &mut (impl tokio::io::AsyncWrite + Unpin), value: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    tokio::time::timeout(PATIENCE, writer.write_all(&line)).await??;
+    Ok(())
+}

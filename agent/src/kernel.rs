@@ -1,0 +1,116 @@
+//! All that touches BPF. Nothing outside this module imports aya.
+
+pub mod btf;
+pub mod guard;
+pub mod mounts;
+pub mod offsets;
+pub mod sys;
+mod tables;
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+pub use aya::maps::{MapData, RingBuf};
+pub use sys::{decode_event, event_stream};
+pub use guard::{Guard, HookStatus, OBJECT_SHA256, detach, pin_folder};
+
+/// What went wrong between the agent and the kernel.
+#[derive(Debug, Error)]
+pub enum KernelError {
+    /// The binary was built with PORTREEVE_EBPF_SKIP.
+    #[error("this portreeve was built without its kernel programs; build it with cargo xtask build")]
+    NoObject,
+    /// No type information.
+    #[error("the kernel shows no type information at {path}: {0}; it needs CONFIG_DEBUG_INFO_BTF", path = btf::VMLINUX)]
+    NoBtf(#[source] io::Error),
+    /// A field is missing.
+    #[error("{0}; Portreeve needs Linux 6.1 or newer, with its type information whole")]
+    Btf(#[from] btf::BtfError),
+    /// The BPF file system.
+    #[error("the BPF file system is not mounted and cannot be: {0}; mount it: mount -t bpf bpf {path}", path = mounts::BPFFS)]
+    Bpffs(#[source] io::Error),
+    /// A pin.
+    #[error("cannot pin at {}: {source}", path.display())]
+    Pin {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The cgroup to guard.
+    #[error("cannot open the cgroup {}: {source}", path.display())]
+    Cgroup {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The object as a whole.
+    #[error("the kernel refused the programs' maps: {}", chain(.0.as_ref()))]
+    Load(#[source] Box<aya::EbpfError>),
+    /// One program.
+    #[error("the kernel refused the {what} program: {}", chain(.source.as_ref()))]
+    Program {
+        /// Its kind or hook.
+        what: String,
+        /// Why.
+        source: Box<aya::programs::ProgramError>,
+    },
+    /// Attaching.
+    #[error("cannot attach {hook}: {}", chain(.source.as_ref()))]
+    Attach {
+        /// The hook.
+        hook: &'static str,
+        /// Why.
+        source: Box<aya::programs::ProgramError>,
+    },
+    /// The link is of an old kind.
+    #[error("cannot keep {hook} attached: {source}")]
+    Link {
+        /// The hook.
+        hook: &'static str,
+        /// Why.
+        source: aya::programs::links::LinkError,
+    },
+    /// A map operation.
+    #[error("map {name}: {}", chain(.source.as_ref()))]
+    Map {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        source: Box<aya::maps::MapError>,
+    },
+    /// The object lacks a map.
+    #[error("the kernel programs have no map {0}; the binary is damaged")]
+    NoMap(&'static str),
+    /// The object lacks a program.
+    #[error("the kernel programs have no program {0}; the binary is damaged")]
+    NoProgram(&'static str),
+}
+
+impl KernelError {
+    fn program(what: &str, source: aya::programs::ProgramError) -> Self {
+        Self::Program { what: what.to_owned(), source: Box::new(source) }
+    }
+
+    fn map(name: &'static str, source: aya::maps::MapError) -> Self {
+        Self::Map { name, source: Box::new(source) }
+    }
+}
+
+/// An error and its causes in one line; aya's own messages leave the causes out.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}

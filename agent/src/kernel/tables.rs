@@ -1,0 +1,124 @@
+//! Putting a compiled policy in force.
+//!
+//! The new generation's entries are written beside the old ones, then one number is flipped, then the programs that
+//! may still read the old generation are waited for, and only then its entries are deleted.
+
+use aya::Pod;
+use aya::maps::MapError;
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use portreeve_abi::{
+    ActivePolicy, CgroupKey, CgroupNode, DestKey, ExeKey, IdKey, PORT_WORDS, PolicyHeader, PortKey, RuleSet,
+};
+
+use super::guard::Guard;
+use super::{KernelError, sys};
+use crate::policy::Compiled;
+
+impl Guard {
+    /// The generation in force, 0 before the first policy.
+    ///
+    /// # Errors
+    ///
+    /// Those of the map.
+    pub fn active_generation(&mut self) -> Result<u32, KernelError> {
+        let active = self.array::<ActivePolicy>("PR_ACTIVE")?;
+        Ok(active.get(&0, 0).map_err(|source| KernelError::map("PR_ACTIVE", source))?.generation)
+    }
+
+    /// The generation to compile the next policy for.
+    ///
+    /// # Errors
+    ///
+    /// Those of the map.
+    pub fn next_generation(&mut self) -> Result<u32, KernelError> {
+        // 0 means "none yet" and is passed over when the number wraps.
+        Ok(self.active_generation()?.checked_add(1).unwrap_or(1))
+    }
+
+    /// Puts a policy in force, in one step.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not be written; the policy before it stays in force then, whole.
+    pub fn apply(&mut self, policy: &Compiled) -> Result<(), KernelError> {
+        let before = self.active_generation()?;
+        // What an agent that died in the middle of this has left.
+        self.sweep(before)?;
+        if let Err(error) = self.write(policy) {
+            self.sweep(before)?;
+            return Err(error);
+        }
+        let active = ActivePolicy { generation: policy.header.generation, _pad: 0 };
+        self.array("PR_ACTIVE")?.set(0, active, 0).map_err(|source| KernelError::map("PR_ACTIVE", source))?;
+        sys::wait_for_running_programs();
+        self.sweep(policy.header.generation)
+    }
+
+    fn write(&mut self, policy: &Compiled) -> Result<(), KernelError> {
+        self.fill("PR_EXE", &policy.exe)?;
+        self.fill("PR_USER", &policy.user)?;
+        self.fill("PR_GROUP", &policy.group)?;
+        self.fill("PR_CGROUP", &policy.cgroup)?;
+        self.fill("PR_PORT", &policy.port)?;
+        let mut trie = self.destinations()?;
+        for (bits, key, rules) in &policy.destination {
+            trie.insert(&Key::new(*bits, *key), rules, 0).map_err(|source| KernelError::map("PR_DEST", source))?;
+        }
+        let slot = policy.header.generation & 1;
+        let mut ports = self.array::<u64>("PR_PORTS")?;
+        for (index, word) in (slot * PORT_WORDS as u32..).zip(policy.ports.iter()) {
+            ports.set(index, *word, 0).map_err(|source| KernelError::map("PR_PORTS", source))?;
+        }
+        let mut header = self.array::<PolicyHeader>("PR_HEADER")?;
+        header.set(slot, policy.header, 0).map_err(|source| KernelError::map("PR_HEADER", source))
+    }
+
+    fn fill<K: Pod, V: Pod>(&mut self, name: &'static str, entries: &[(K, V)]) -> Result<(), KernelError> {
+        let mut map = self.hash::<K, V>(name)?;
+        for (key, value) in entries {
+            map.insert(key, value, 0).map_err(|source| KernelError::map(name, source))?;
+        }
+        Ok(())
+    }
+
+    fn destinations(&mut self) -> Result<LpmTrie<&mut aya::maps::MapData, DestKey, RuleSet>, KernelError> {
+        let map = self.ebpf_mut().map_mut("PR_DEST").ok_or(KernelError::NoMap("PR_DEST"))?;
+        map.try_into().map_err(|source| KernelError::map("PR_DEST", source))
+    }
+
+    /// Deletes every entry of another generation than `keep`.
+    fn sweep(&mut self, keep: u32) -> Result<(), KernelError> {
+        self.sweep_map::<ExeKey, RuleSet>("PR_EXE", |key| key.generation == keep)?;
+        self.sweep_map::<IdKey, RuleSet>("PR_USER", |key| key.generation == keep)?;
+        self.sweep_map::<IdKey, RuleSet>("PR_GROUP", |key| key.generation == keep)?;
+        self.sweep_map::<CgroupKey, CgroupNode>("PR_CGROUP", |key| key.generation == keep)?;
+        self.sweep_map::<PortKey, RuleSet>("PR_PORT", |key| key.generation == keep)?;
+        let mut trie = self.destinations()?;
+        let stale: Vec<_> = trie
+            .keys()
+            .filter(|key| key.as_ref().map_or(true, |key| key.data().generation != keep.to_ne_bytes()))
+            .collect::<Result<_, MapError>>()
+            .map_err(|source| KernelError::map("PR_DEST", source))?;
+        for key in stale {
+            trie.remove(&key).map_err(|source| KernelError::map("PR_DEST", source))?;
+        }
+        Ok(())
+    }
+
+    fn sweep_map<K: Pod, V: Pod>(
+        &mut self,
+        name: &'static str,
+        keep: impl Fn(&K) -> bool,
+    ) -> Result<(), KernelError> {
+        let mut map = self.hash::<K, V>(name)?;
+        let stale: Vec<K> = map
+            .keys()
+            .filter(|key| key.as_ref().map_or(true, |key| !keep(key)))
+            .collect::<Result<_, MapError>>()
+            .map_err(|source| KernelError::map(name, source))?;
+        for key in stale {
+            map.remove(&key).map_err(|source| KernelError::map(name, source))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,7 @@
+//! The `portreeve` binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    portreeve::cli::main()
+}

@@ -1,0 +1,47 @@
+//! The types that cross the boundary between Portreeve's kernel programs and its agent.
+//!
+//! Everything here is `repr(C)`, made of fixed-width integers and byte arrays, with its padding spelt out and
+//! zero, so that map keys compare byte for byte. Addresses are 16 bytes in network order, IPv4 in its mapped form
+//! (RFC 4291 §2.5.5.2); ports are in host order. A change to any layout or map raises [`ABI_VERSION`].
+
+#![no_std]
+#![deny(unsafe_code)]
+
+mod counters;
+mod event;
+mod identity;
+mod names;
+mod offsets;
+mod policy;
+mod rules;
+
+pub use counters::{SubjectCount, SubjectKey, Tally, Total};
+pub use event::{
+    CMDLINE_LEN, CGROUP_PATH_LEN, COMM_LEN, EXE_PATH_LEN, Event, Hook, PARENTS, PATH_PART_LEN, Parent, Reason, Taint,
+    Truncated, Verdict,
+};
+pub use identity::{ExeId, ExecRecord, Learned, TICK};
+pub use names::{MAPS, Map, PROGRAM_CONNECT4, PROGRAM_CONNECT6, PROGRAM_EXEC, PROGRAM_EXIT, PROGRAM_FORK, PROGRAM_LEARN};
+pub use offsets::Offsets;
+pub use policy::{
+    ActivePolicy, CGROUP_DEPTH, CGROUP_NAME_LEN, CgroupKey, CgroupNode, DestKey, Dimension, EXPIRY_GROUPS, ExeKey,
+    ExpiryGroup, FLAG_LOCAL_SUBMISSION, FLAG_REFUSE_TAINTED, IdKey, MODE_ENFORCE, MODE_OBSERVE, PORT_WORDS, PolicyHeader,
+    PortKey,
+};
+pub use rules::{MAX_RULES, RULE_LOCAL, RULE_NONE, RuleSet, WORDS};
+
+/// The version of every layout in this crate; part of the folder the maps are pinned under.
+pub const ABI_VERSION: u32 = 1;
+
+/// Implements aya's `Pod` for types of this crate when the agent asks for it.
+macro_rules! pod {
+    ($($name:ty),+ $(,)?) => {
+        $(
+            #[cfg(all(feature = "user", target_os = "linux"))]
+            #[expect(unsafe_code, reason = "Pod is an unsafe marker trait")]
+            // SAFETY: `repr(C)`, only integers and arrays of them, padding explicit: any bit pattern is a value.
+            unsafe impl aya::Pod for $name {}
+        )+
+    };
+}
+pub(crate) use pod;

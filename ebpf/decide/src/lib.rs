@@ -1,0 +1,13 @@
+//! Portreeve's verdict as a pure function.
+//!
+//! The same code runs in the kernel programs (tables are BPF maps), in `portreeve explain` (tables are vectors) and in
+//! property tests. It reads no clock, allocates nothing, and has no branch that ends in "allow" without a rule.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod address;
+mod verdict;
+
+pub use address::{is_local, mapped};
+pub use verdict::{CgroupNames, Decision, Flow, Identity, Tables, judge, matched, satisfied};

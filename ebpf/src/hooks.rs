@@ -1,0 +1,5 @@
+//! One file a hook.
+
+pub(crate) mod connect;
+pub(crate) mod exec;
+pub(crate) mod learn;

@@ -1,0 +1,116 @@
+//! The maps. What each is for, and what happens when it is full, is in `portreeve_abi::MAPS`.
+
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::lpm_trie::Key;
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf};
+use portreeve_abi::{
+    ActivePolicy, CgroupKey, CgroupNode, DestKey, ExeKey, ExecRecord, IdKey, Learned, PORT_WORDS, PolicyHeader, PortKey,
+    RuleSet, SubjectCount, SubjectKey, Total,
+};
+use portreeve_decide::Tables;
+
+#[map]
+static PR_ACTIVE: Array<ActivePolicy> = Array::with_max_entries(1, 0);
+#[map]
+static PR_HEADER: Array<PolicyHeader> = Array::with_max_entries(2, 0);
+#[map]
+static PR_PORTS: Array<u64> = Array::with_max_entries(2 * PORT_WORDS as u32, 0);
+#[map]
+static PR_EXE: HashMap<ExeKey, RuleSet> = HashMap::with_max_entries(4096, 0);
+#[map]
+static PR_USER: HashMap<IdKey, RuleSet> = HashMap::with_max_entries(8192, 0);
+#[map]
+static PR_GROUP: HashMap<IdKey, RuleSet> = HashMap::with_max_entries(8192, 0);
+#[map]
+static PR_CGROUP: HashMap<CgroupKey, CgroupNode> = HashMap::with_max_entries(8192, 0);
+#[map]
+static PR_DEST: LpmTrie<DestKey, RuleSet> = LpmTrie::with_max_entries(32_768, BPF_F_NO_PREALLOC);
+#[map]
+static PR_PORT: HashMap<PortKey, RuleSet> = HashMap::with_max_entries(8192, 0);
+#[map]
+pub(crate) static PR_SUBJECTS: HashMap<SubjectKey, SubjectCount> = HashMap::with_max_entries(16_384, 0);
+#[map]
+pub(crate) static PR_TOTALS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Total::COUNT, 0);
+#[map]
+pub(crate) static PR_EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+#[map]
+pub(crate) static PR_EXECS: HashMap<u32, ExecRecord> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static PR_LEARNED: Array<Learned> = Array::with_max_entries(1, 0);
+
+/// The generation in force; 0 before the first policy.
+#[inline(always)]
+pub(crate) fn active_generation() -> u32 {
+    PR_ACTIVE.get(0).map_or(0, |active| active.generation)
+}
+
+/// Whether a generation guards a port.
+#[inline(always)]
+pub(crate) fn guarded(generation: u32, port: u16) -> bool {
+    let slot = (generation & 1) * PORT_WORDS as u32 + u32::from(port >> 6);
+    // An index that is out of range cannot be; were it so, the port is guarded.
+    PR_PORTS.get(slot).is_none_or(|word| *word >> (port & 63) & 1 == 1)
+}
+
+/// The rules that name an executable.
+#[inline(always)]
+pub(crate) fn exe_rules(key: &ExeKey) -> Option<RuleSet> {
+    // SAFETY: entries of a generation in force are neither changed nor deleted.
+    unsafe { PR_EXE.get(key) }.copied()
+}
+
+/// The policy of one generation, in the maps.
+pub(crate) struct MapTables {
+    generation: u32,
+}
+
+impl MapTables {
+    /// The tables of a generation.
+    #[inline(always)]
+    pub(crate) fn new(generation: u32) -> Self {
+        Self { generation }
+    }
+}
+
+impl Tables for MapTables {
+    #[inline(always)]
+    fn header(&self) -> Option<&PolicyHeader> {
+        let header = PR_HEADER.get(self.generation & 1)?;
+        (header.generation == self.generation && self.generation != 0).then_some(header)
+    }
+
+    #[inline(always)]
+    fn exe(&self, key: &ExeKey) -> Option<RuleSet> {
+        exe_rules(key)
+    }
+
+    #[inline(always)]
+    fn user(&self, key: &IdKey) -> Option<RuleSet> {
+        // SAFETY: as in `exe_rules`.
+        unsafe { PR_USER.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn group(&self, key: &IdKey) -> Option<RuleSet> {
+        // SAFETY: as in `exe_rules`.
+        unsafe { PR_GROUP.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn cgroup(&self, key: &CgroupKey) -> Option<CgroupNode> {
+        // SAFETY: as in `exe_rules`.
+        unsafe { PR_CGROUP.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn destination(&self, key: &DestKey) -> Option<RuleSet> {
+        PR_DEST.get(Key::new(8 * size_of::<DestKey>() as u32, *key)).copied()
+    }
+
+    #[inline(always)]
+    fn port(&self, key: &PortKey) -> Option<RuleSet> {
+        // SAFETY: as in `exe_rules`.
+        unsafe { PR_PORT.get(key) }.copied()
+    }
+}

@@ -1,0 +1,39 @@
+//! Constants that the agent sets before it loads the programs.
+
+use core::ptr::{addr_of, read_volatile};
+
+use portreeve_abi::Offsets;
+
+/// Where the fields are; all zero in the object, which the agent never loads as it is.
+#[unsafe(no_mangle)]
+static PR_OFFSETS: Offsets = const {
+    // SAFETY: a structure of integers.
+    unsafe { core::mem::zeroed() }
+};
+
+/// 1 when the exec, fork and exit programs are attached, so that a missing record means something.
+#[unsafe(no_mangle)]
+static PR_EXEC_WATCH: u32 = 0;
+
+/// Reads one offset; a constant to the verifier, because the section is frozen before the programs load.
+macro_rules! offset {
+    ($field:ident) => {
+        $crate::offsets::read(core::mem::offset_of!(portreeve_abi::Offsets, $field))
+    };
+}
+pub(crate) use offset;
+
+/// See [`offset!`].
+#[inline(always)]
+pub(crate) fn read(place: usize) -> usize {
+    // SAFETY: `place` is the place of one of the static's integers. Volatile, or the compiler would take the zeros for
+    // the values.
+    unsafe { read_volatile(addr_of!(PR_OFFSETS).byte_add(place).cast::<u32>()) as usize }
+}
+
+/// Whether execs are watched.
+#[inline(always)]
+pub(crate) fn exec_watch() -> bool {
+    // SAFETY: a static. Volatile for the same reason.
+    unsafe { read_volatile(addr_of!(PR_EXEC_WATCH)) == 1 }
+}

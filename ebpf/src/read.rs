@@ -1,0 +1,60 @@
+//! Checked reads of kernel and user memory. Every read can fail, none can fault.
+
+use aya_ebpf::cty::c_void;
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user};
+
+/// An address in kernel memory.
+pub(crate) type Address = usize;
+
+/// Reads a value of integers from kernel memory.
+///
+/// `T` is only ever an integer or a structure of them, for which any bytes are a value.
+#[inline(always)]
+pub(crate) fn kernel<T: Copy>(address: Address) -> Option<T> {
+    let mut value = core::mem::MaybeUninit::<T>::uninit();
+    // SAFETY: the destination is ours and of the size named; the helper checks the source.
+    let failed = unsafe {
+        bpf_probe_read_kernel(value.as_mut_ptr().cast::<c_void>(), size_of::<T>() as u32, address as *const c_void)
+    };
+    // SAFETY: the helper has filled it, with zeros if it failed.
+    (failed == 0).then_some(unsafe { value.assume_init() })
+}
+
+/// Follows a pointer in kernel memory; a null pointer is `None`.
+#[inline(always)]
+pub(crate) fn pointer(address: Address) -> Option<Address> {
+    kernel::<Address>(address).filter(|target| *target != 0)
+}
+
+/// Copies bytes of kernel memory, or writes zeros where it cannot.
+///
+/// # Safety
+///
+/// `destination` must point to `size` writable bytes.
+#[inline(always)]
+pub(crate) unsafe fn kernel_bytes(destination: *mut u8, size: u32, address: Address) {
+    // SAFETY: the caller vouches for the destination; the helper checks the source and clears what it cannot fill.
+    unsafe { bpf_probe_read_kernel(destination.cast::<c_void>(), size, address as *const c_void) };
+}
+
+/// Copies a string of kernel memory, NUL included, and returns the bytes written.
+///
+/// # Safety
+///
+/// `destination` must point to `size` writable bytes.
+#[inline(always)]
+pub(crate) unsafe fn kernel_str(destination: *mut u8, size: u32, address: Address) -> i64 {
+    // SAFETY: the caller vouches for the destination; the helper checks the source.
+    unsafe { bpf_probe_read_kernel_str(destination.cast::<c_void>(), size, address as *const c_void) }
+}
+
+/// Copies bytes of the current process's memory; true when all were read.
+///
+/// # Safety
+///
+/// `destination` must point to `size` writable bytes.
+#[inline(always)]
+pub(crate) unsafe fn user(destination: *mut u8, size: u32, address: Address) -> bool {
+    // SAFETY: the caller vouches for the destination; the helper checks the source.
+    unsafe { bpf_probe_read_user(destination.cast::<c_void>(), size, address as *const c_void) == 0 }
+}

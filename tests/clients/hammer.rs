@@ -27,23 +27,15 @@ struct Shared {
 
 extern "C" fn stop(_signal: i32) {
     // SAFETY: `run` has set the pointer before the handler, to a mapping that is never unmapped.
-    unsafe { &*SHARED.load(Ordering::Relaxed) }
-        .stop
-        .store(true, Ordering::Relaxed);
+    unsafe { &*SHARED.load(Ordering::Relaxed) }.stop.store(true, Ordering::Relaxed);
 }
 
 /// Hammers until the count is reached or SIGTERM comes, and prints the sums.
 pub(crate) fn run(args: &Args) {
     let size = NonZeroUsize::new(size_of::<Shared>()).expect("not empty");
     // SAFETY: a new anonymous mapping, which nothing else refers to.
-    let page = unsafe {
-        mmap_anonymous(
-            None,
-            size,
-            ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
-            MapFlags::MAP_SHARED,
-        )
-    };
+    let page =
+        unsafe { mmap_anonymous(None, size, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED) };
     let page = page.expect("map shared memory");
     // SAFETY: the mapping is large enough, aligned to a page, zeroed (which `Shared` may be), and never unmapped.
     let shared: &'static Shared = unsafe { page.cast::<Shared>().as_ref() };
@@ -94,9 +86,8 @@ pub(crate) fn run(args: &Args) {
 fn work(args: &Args, shared: &'static Shared) {
     let to = SocketAddr::new(args.to, args.port);
     let timeout = Duration::from_millis(args.timeout_ms.into());
-    let threads: Vec<_> = (0..args.threads)
-        .map(|_| std::thread::spawn(move || while_wanted(to, timeout, shared)))
-        .collect();
+    let threads: Vec<_> =
+        (0..args.threads).map(|_| std::thread::spawn(move || while_wanted(to, timeout, shared))).collect();
     for thread in threads {
         thread.join().expect("a hammering thread");
     }
@@ -105,12 +96,7 @@ fn work(args: &Args, shared: &'static Shared) {
 fn while_wanted(to: SocketAddr, timeout: Duration, shared: &Shared) {
     let wanted = || {
         !shared.stop.load(Ordering::Relaxed)
-            && shared
-                .left
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-                    left.checked_sub(1)
-                })
-                .is_ok()
+            && shared.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
     };
     while wanted() {
         let errno = match once(to, timeout) {

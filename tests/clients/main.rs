@@ -1,74 +1,68 @@
-//! `lab-client`: one attempt to connect, on one of the many ways there are, reported as one line of JSON.
-//!
-//! A path counts as `connected` only after a round trip: the bytes went out and the other end closed in turn. So a
-//! client that says so has been counted by the sink.
-#![expect(
-    clippy::print_stdout,
-    reason = "the report on standard output is what the program is for"
-)]
+//! `lab-client PATH ADDRESS PORT [COUNT]`: connects in one of many ways, and says in a line what came of it:
+//! `connected`, or the name of the errno.
 
-mod hammer;
-mod paths;
-mod raw;
-mod report;
-mod ring;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::process::ExitCode;
 
-use std::net::IpAddr;
+mod ways;
 
-use clap::Parser;
+use ways::{Outcome, WAYS};
 
-/// Makes one attempt to connect.
-#[derive(Debug, Parser)]
-struct Args {
-    /// The path to take, e.g. `plain`, `tfo_sendto`, `io_uring_sqpoll`, `hammer`.
-    path: String,
-    /// The address to connect to.
-    #[arg(long)]
-    to: IpAddr,
-    /// The port to connect to.
-    #[arg(long)]
-    port: u16,
-    /// How long a connection may take.
-    #[arg(long, default_value_t = 3000)]
-    timeout_ms: u32,
-    /// `bind_first`: the source port; 0 lets the kernel choose.
-    #[arg(long, default_value_t = 0)]
-    source_port: u16,
-    /// `setuid`: the user to become.
-    #[arg(long, default_value_t = 0)]
-    uid: u32,
-    /// `setuid`: the group to become.
-    #[arg(long, default_value_t = 0)]
-    gid: u32,
-    /// `setuid`: change the effective ids only.
-    #[arg(long)]
-    effective_only: bool,
-    /// `hammer`: attempts over all; 0 goes on until SIGTERM.
-    #[arg(long, default_value_t = 0)]
-    count: u64,
-    /// `hammer`: how many processes share the work.
-    #[arg(long, default_value_t = 1)]
-    procs: u32,
-    /// `hammer`: threads in each process.
-    #[arg(long, default_value_t = 1)]
-    threads: u32,
-    /// Wait for a line on standard input before the attempt, after saying `{"ready":PID}`.
-    #[arg(long)]
-    hold: bool,
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [way, address, port, rest @ ..] = arguments.as_slice() else { return usage() };
+    let (Ok(address), Ok(port)) = (address.parse::<IpAddr>(), port.parse::<u16>()) else { return usage() };
+    let to = SocketAddr::new(address, port);
+    if way == "hammer" {
+        let count = rest.first().and_then(|text| text.parse().ok()).unwrap_or(1);
+        return hammer(to, count);
+    }
+    let Some((_, connect)) = WAYS.iter().find(|(name, _)| name == way) else { return usage() };
+    say(&connect(to))
 }
 
-fn main() {
-    let args = Args::parse();
-    if args.hold {
-        println!("{{\"ready\":{}}}", std::process::id());
-        std::io::stdin()
-            .read_line(&mut String::new())
-            .map(drop)
-            .unwrap_or_default();
+#[expect(clippy::print_stdout, reason = "the answer")]
+fn say(outcome: &Outcome) -> ExitCode {
+    match outcome {
+        Ok(()) => println!("connected"),
+        Err(errno) => println!("{errno:?}"),
     }
-    if args.path == "hammer" {
-        hammer::run(&args);
-    } else {
-        paths::run(&args);
+    ExitCode::SUCCESS
+}
+
+#[expect(clippy::print_stderr, reason = "a test's mistake")]
+fn usage() -> ExitCode {
+    let ways: Vec<&str> = WAYS.iter().map(|(name, _)| *name).collect();
+    eprintln!("usage: lab-client hammer|{} ADDRESS PORT [COUNT]", ways.join("|"));
+    ExitCode::from(2)
+}
+
+/// Connects COUNT times and says how often each outcome came: `EPERM 1000`.
+#[expect(clippy::print_stdout, reason = "the answer")]
+fn hammer(to: SocketAddr, count: u64) -> ExitCode {
+    let mut outcomes = std::collections::BTreeMap::<String, u64>::new();
+    let address = socket2::SockAddr::from(to);
+    for _ in 0..count {
+        let outcome = match ways::stream(&to, 0) {
+            // No lingering: a thousand closed connections must not use up the ports.
+            Ok(socket) => match socket.connect(&address) {
+                Ok(()) => "connected".to_owned(),
+                Err(error) => format!("{:?}", ways::errno(&error)),
+            },
+            Err(errno) => format!("socket {errno:?}"),
+        };
+        *outcomes.entry(outcome).or_default() += 1;
+    }
+    for (outcome, times) in outcomes {
+        println!("{outcome} {times}");
+    }
+    ExitCode::SUCCESS
+}
+
+/// The same destination in the mapped form, for IPv6 sockets (RFC 4291 §2.5.5.2).
+fn mapped(to: SocketAddr) -> SocketAddr {
+    match to.ip() {
+        IpAddr::V4(v4) => SocketAddr::new(IpAddr::V6(v4.to_ipv6_mapped()), to.port()),
+        IpAddr::V6(v6) => SocketAddr::new(IpAddr::V6(Ipv6Addr::from(v6.octets())), to.port()),
     }
 }

@@ -76,9 +76,7 @@ fn attempt(args: &Args, path: &str, to: SocketAddr, timeout: Duration) -> Result
 fn open(to: SocketAddr, protocol: i32, timeout: Duration) -> Result<OwnedFd, Errno> {
     let socket = raw::stream(to, protocol)?;
     let limits = SockRef::from(&socket);
-    let both = limits
-        .set_write_timeout(Some(timeout))
-        .and_then(|()| limits.set_read_timeout(Some(timeout)));
+    let both = limits.set_write_timeout(Some(timeout)).and_then(|()| limits.set_read_timeout(Some(timeout)));
     both.map_err(errno)?;
     Ok(socket)
 }
@@ -94,11 +92,7 @@ fn connect(socket: OwnedFd, to: SocketAddr, path: &str) -> Result<Attempt, Errno
 
 /// The bytes go out on a connected socket.
 fn send(socket: OwnedFd, path: &str) -> Result<Attempt, Errno> {
-    nix::sys::socket::send(
-        socket.as_raw_fd(),
-        &payload(path),
-        nix::sys::socket::MsgFlags::MSG_NOSIGNAL,
-    )?;
+    nix::sys::socket::send(socket.as_raw_fd(), &payload(path), nix::sys::socket::MsgFlags::MSG_NOSIGNAL)?;
     Ok(Attempt::Connected(socket))
 }
 
@@ -119,12 +113,7 @@ fn fast_open_connect(socket: OwnedFd, to: SocketAddr, path: &str) -> Result<Atte
     connect(socket, to, path)
 }
 
-fn nonblocking(
-    socket: OwnedFd,
-    to: SocketAddr,
-    path: &str,
-    timeout: Duration,
-) -> Result<Attempt, Errno> {
+fn nonblocking(socket: OwnedFd, to: SocketAddr, path: &str, timeout: Duration) -> Result<Attempt, Errno> {
     SockRef::from(&socket).set_nonblocking(true).map_err(errno)?;
     match raw::connect(&socket, to) {
         Ok(()) | Err(Errno::EINPROGRESS) => {}
@@ -151,9 +140,7 @@ fn reconnect(socket: OwnedFd, to: SocketAddr, path: &str) -> Result<Attempt, Err
     } else {
         SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 0))
     });
-    let first = own
-        .and_then(|own| own.local_addr().map(|at| (own, at)))
-        .map_err(errno)?;
+    let first = own.and_then(|own| own.local_addr().map(|at| (own, at))).map_err(errno)?;
     raw::connect(&socket, first.1)?;
     raw::dissolve(&socket)?;
     connect(socket, to, path)

@@ -16,11 +16,7 @@ pub(crate) fn stream(to: SocketAddr, protocol: i32) -> Result<OwnedFd, Errno> {
 
 /// A new socket for an address of this family.
 pub(crate) fn socket(to: SocketAddr, kind: i32, protocol: i32) -> Result<OwnedFd, Errno> {
-    let domain = if to.is_ipv6() {
-        libc::AF_INET6
-    } else {
-        libc::AF_INET
-    };
+    let domain = if to.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET };
     // SAFETY: no pointers.
     let fd = Errno::result(unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC, protocol) })?;
     // SAFETY: the descriptor is new and nobody else's.
@@ -54,12 +50,7 @@ pub(crate) fn bind(socket: &OwnedFd, at: SocketAddr) -> Result<(), Errno> {
 }
 
 /// sendto(2).
-pub(crate) fn send_to(
-    socket: &OwnedFd,
-    bytes: &[u8],
-    flags: i32,
-    to: SocketAddr,
-) -> Result<usize, Errno> {
+pub(crate) fn send_to(socket: &OwnedFd, bytes: &[u8], flags: i32, to: SocketAddr) -> Result<usize, Errno> {
     let to = SockAddr::from(to);
     // SAFETY: each pointer goes with the length of what it points at.
     let sent = unsafe {
@@ -79,15 +70,7 @@ pub(crate) fn send_to(
 pub(crate) fn set(socket: &OwnedFd, level: i32, name: i32, value: i32) -> Result<(), Errno> {
     let size = size_of_val(&value) as libc::socklen_t;
     // SAFETY: pointer and length are of one live integer.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            name,
-            (&raw const value).cast(),
-            size,
-        )
-    };
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size) };
     Errno::result(result).map(drop)
 }
 
@@ -107,13 +90,7 @@ pub(crate) fn syn_data(socket: &OwnedFd) -> bool {
     let mut size = size_of_val(&info) as libc::socklen_t;
     // SAFETY: each pointer goes with the length of what it points at.
     let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            info.as_mut_ptr().cast(),
-            &raw mut size,
-        )
+        libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut size)
     };
     result == 0 && info[5] & TCPI_OPT_SYN_DATA != 0
 }
@@ -127,14 +104,7 @@ pub(crate) fn multipath(socket: &OwnedFd) -> bool {
     let mut info = [0u32; 3];
     let mut size = size_of_val(&info) as libc::socklen_t;
     // SAFETY: each pointer goes with the length of what it points at.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            SOL_MPTCP,
-            MPTCP_INFO,
-            info.as_mut_ptr().cast(),
-            &raw mut size,
-        )
-    };
+    let result =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), SOL_MPTCP, MPTCP_INFO, info.as_mut_ptr().cast(), &raw mut size) };
     result == 0 && info[2] & FALLBACK == 0
 }

@@ -34,9 +34,7 @@ pub(crate) fn print(path: &str, start: Instant, attempt: Attempt) {
     let (mut local, mut peer, mut syn_data, mut multipath) = (None, None, false, false);
     let (result, errno) = match attempt {
         Attempt::Sent => ("sent", None),
-        Attempt::Refused(errno @ (Errno::ETIMEDOUT | Errno::EINPROGRESS | Errno::ETIME)) => {
-            ("timeout", Some(errno))
-        }
+        Attempt::Refused(errno @ (Errno::ETIMEDOUT | Errno::EINPROGRESS | Errno::ETIME)) => ("timeout", Some(errno)),
         Attempt::Refused(errno) => ("refused", Some(errno)),
         Attempt::Unsupported(errno) => ("unsupported", Some(errno)),
         Attempt::Connected(socket) => {
@@ -76,14 +74,7 @@ fn finish(socket: &OwnedFd) -> Result<(), Errno> {
     let mut buffer = [0u8; 4096];
     loop {
         // SAFETY: pointer and length are of one live buffer.
-        let got = unsafe {
-            libc::recv(
-                socket.as_raw_fd(),
-                buffer.as_mut_ptr().cast(),
-                buffer.len(),
-                0,
-            )
-        };
+        let got = unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
         match Errno::result(got) {
             Ok(0) => return Ok(()),
             Ok(_) => {}

@@ -21,28 +21,15 @@ pub(crate) enum Mode {
 }
 
 /// IORING_OP_CONNECT, then IORING_OP_SEND.
-pub(crate) fn connect(
-    socket: OwnedFd,
-    to: SocketAddr,
-    path: &str,
-    mode: Mode,
-) -> Result<Attempt, Errno> {
-    let ring = if mode == Mode::SqPoll {
-        IoUring::builder().setup_sqpoll(1000).build(8)
-    } else {
-        IoUring::new(8)
-    };
+pub(crate) fn connect(socket: OwnedFd, to: SocketAddr, path: &str, mode: Mode) -> Result<Attempt, Errno> {
+    let ring = if mode == Mode::SqPoll { IoUring::builder().setup_sqpoll(1000).build(8) } else { IoUring::new(8) };
     let mut ring = match ring {
         Ok(ring) => ring,
         Err(error) => return Ok(unsupported(&error)),
     };
     let fd = types::Fd(socket.as_raw_fd());
     let to = SockAddr::from(to);
-    let flags = if mode == Mode::Async {
-        squeue::Flags::ASYNC
-    } else {
-        squeue::Flags::empty()
-    };
+    let flags = if mode == Mode::Async { squeue::Flags::ASYNC } else { squeue::Flags::empty() };
     let entry = opcode::Connect::new(fd, to.as_ptr().cast(), to.len()).build();
     // SAFETY: the address lives until `submit` has seen the completion.
     unsafe { submit(&mut ring, &entry.flags(flags)) }?;
@@ -61,10 +48,7 @@ pub(crate) fn fast_open(socket: OwnedFd, to: SocketAddr, path: &str) -> Result<A
     };
     let to = SockAddr::from(to);
     let bytes = payload(path);
-    let mut vector = libc::iovec {
-        iov_base: bytes.as_ptr().cast_mut().cast(),
-        iov_len: bytes.len(),
-    };
+    let mut vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     // SAFETY: msghdr is plain old data, for which all zeroes is a value.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_name = to.as_ptr().cast_mut().cast();
@@ -91,8 +75,7 @@ unsafe fn submit(ring: &mut IoUring, entry: &squeue::Entry) -> Result<i32, Errno
     // SAFETY: as the caller has promised.
     let pushed = unsafe { ring.submission().push(entry) };
     pushed.map_err(|_full| Errno::EBUSY)?;
-    ring.submit_and_wait(1)
-        .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))?;
+    ring.submit_and_wait(1).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))?;
     let completion = ring.completion().next().ok_or(Errno::EIO)?;
     match completion.result() {
         error if error < 0 => Err(Errno::from_raw(-error)),

@@ -21,9 +21,7 @@ pub fn cgroup2_root() -> PathBuf {
         .find_map(|line| {
             // proc_pid_mountinfo(5): a lone "-" ends the optional fields, and the type follows it.
             let (mount, filesystem) = line.split_once(" - ")?;
-            filesystem
-                .starts_with("cgroup2 ")
-                .then(|| mount.split(' ').nth(4))?
+            filesystem.starts_with("cgroup2 ").then(|| mount.split(' ').nth(4))?
         })
         .map(PathBuf::from)
         .unwrap_or_else(|| panic!("no cgroup2 file system is mounted here:\n{mountinfo}"))
@@ -112,10 +110,8 @@ fn procs(path: &Path) -> Vec<i32> {
 /// Kills every process here and below, and waits until they are gone.
 pub(crate) fn kill(path: &Path) {
     let start = Instant::now();
-    let populated = || {
-        std::fs::read_to_string(path.join("cgroup.events"))
-            .is_ok_and(|events| events.contains("populated 1"))
-    };
+    let populated =
+        || std::fs::read_to_string(path.join("cgroup.events")).is_ok_and(|events| events.contains("populated 1"));
     while populated() && start.elapsed() < Duration::from_secs(10) {
         std::fs::write(path.join("cgroup.kill"), "1").unwrap_or_default();
         std::thread::sleep(Duration::from_millis(1));
@@ -132,8 +128,7 @@ pub(crate) fn remove(path: &Path) {
     }
     let start = Instant::now();
     // A zombie's cgroup is busy for a moment after cgroup.events says that it is empty.
-    while std::fs::remove_dir(path)
-        .is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))
+    while std::fs::remove_dir(path).is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))
         && start.elapsed() < Duration::from_secs(5)
     {
         std::thread::sleep(Duration::from_millis(1));

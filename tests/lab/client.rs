@@ -37,8 +37,11 @@ pub fn program() -> &'static Path {
 ///
 /// By install(1), not in this process: a fork on another thread would inherit the descriptor that writes, and the
 /// first exec of the copy would fail with ETXTBSY.
+///
+/// # Panics
+/// When it cannot be copied.
 #[track_caller]
-pub(crate) fn install(program: &Path, target: &Path) {
+pub fn install(program: &Path, target: &Path) {
     let mut command = Command::new("install");
     let output = command.args(["-m", "0755"]).args([program, target]);
     let output = output.output().unwrap();
@@ -161,25 +164,14 @@ impl Lab {
     /// The same from another copy of the program.
     #[track_caller]
     pub fn client_from(&self, program: &Path, path: &str, to: SocketAddr) -> Program {
-        self.program(program).args([
-            path,
-            "--to",
-            &to.ip().to_string(),
-            "--port",
-            &to.port().to_string(),
-        ])
+        self.program(program).args([path, "--to", &to.ip().to_string(), "--port", &to.port().to_string()])
     }
 
     /// A flood of `count` attempts from `procs` processes; 0 goes on until SIGTERM. The report has
     /// [`Report::attempts`] and [`Report::by_errno`].
     #[track_caller]
     pub fn hammer(&self, to: SocketAddr, count: u64, procs: u32) -> Program {
-        self.client_as("hammer", to).args([
-            "--count",
-            &count.to_string(),
-            "--procs",
-            &procs.to_string(),
-        ])
+        self.client_as("hammer", to).args(["--count", &count.to_string(), "--procs", &procs.to_string()])
     }
 }
 
@@ -218,8 +210,7 @@ pub struct Report {
 #[must_use]
 pub fn report(outcome: &Outcome) -> Report {
     let last = outcome.stdout.lines().last().unwrap_or_default();
-    let value: Value = serde_json::from_str(last)
-        .unwrap_or_else(|error| panic!("no report ({error}) from {outcome}"));
+    let value: Value = serde_json::from_str(last).unwrap_or_else(|error| panic!("no report ({error}) from {outcome}"));
     let text = |key: &str| value[key].as_str().map(str::to_owned);
     let number = |key: &str| value[key].as_u64().unwrap_or(0);
     let address = |key: &str| value[key].as_str().and_then(|text| text.parse().ok());
@@ -235,9 +226,7 @@ pub fn report(outcome: &Outcome) -> Report {
         syn_data: value["syn_data"] == true,
         multipath: value["multipath"] == true,
         attempts: number("attempts"),
-        by_errno: counts
-            .map(|(errno, count)| (errno.clone(), count.as_u64().unwrap_or(0)))
-            .collect(),
+        by_errno: counts.map(|(errno, count)| (errno.clone(), count.as_u64().unwrap_or(0))).collect(),
     }
 }
 

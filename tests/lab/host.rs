@@ -1,250 +1,115 @@
-//! Hosts and the wires between them.
+//! Hosts: network namespaces, joined by wires.
 
-use std::cell::RefCell;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::os::unix::process::CommandExt;
+use std::fmt::Write as _;
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
-use std::rc::Rc;
 use std::time::Duration;
 
 use crate::netns::NetNs;
-use crate::sink::SinkBuilder;
-use crate::{DEADLINE, until};
+use crate::until::{DEADLINE, until};
 
-/// A host: a network namespace. It ends with this value, its devices with it.
+/// A network namespace whose loopback is up, with Fast Open on for clients and servers.
 #[derive(Debug)]
 pub struct Host {
     name: String,
-    netns: Rc<NetNs>,
-    links: RefCell<Vec<Link>>,
-}
-
-/// One end of a wire, as its host sees it.
-#[derive(Debug, Clone)]
-pub(crate) struct Link {
-    device: String,
-    v4: Ipv4Addr,
-    v6: Ipv6Addr,
-    /// The namespace at the other end.
-    pub(crate) peer: Rc<NetNs>,
-}
-
-/// What [`crate::Lab::wire`] made: the two ends' addresses.
-#[derive(Debug, Clone, Copy)]
-pub struct Wire {
-    /// The first host's IPv4 address.
-    pub a_v4: Ipv4Addr,
-    /// The first host's IPv6 address.
-    pub a_v6: Ipv6Addr,
-    /// The second host's IPv4 address.
-    pub b_v4: Ipv4Addr,
-    /// The second host's IPv6 address.
-    pub b_v6: Ipv6Addr,
+    netns: NetNs,
+    addresses: std::cell::RefCell<Vec<IpAddr>>,
 }
 
 impl Host {
     #[track_caller]
     pub(crate) fn new(name: &str) -> Self {
-        let host = Self {
-            name: name.into(),
-            netns: Rc::new(NetNs::new()),
-            links: RefCell::default(),
-        };
-        host.ip(&["link", "set", "lo", "up"]);
-        // Fast Open for clients and servers with no cookie first: the very first SYN carries data, which is the
-        // packet that a guard must not let out.
-        host.sysctl("net/ipv4/tcp_fastopen", "519");
-        host.sysctl("net/ipv6/conf/default/accept_dad", "0");
+        let host = Self { name: name.to_owned(), netns: NetNs::new(), addresses: std::cell::RefCell::default() };
+        host.ip("link set lo up");
+        host.netns.enter(|| {
+            std::fs::write("/proc/sys/net/ipv4/tcp_fastopen", "3").unwrap();
+        });
         host
     }
 
-    /// The name it was given.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
+    /// Runs one `ip` command in the host.
+    #[track_caller]
+    pub fn ip(&self, arguments: &str) {
+        let output = Command::new("nsenter")
+            .arg(format!("--net={}", self.netns.path().display()))
+            .arg("ip")
+            .args(arguments.split_whitespace())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}: ip {arguments}: {}", self.name, String::from_utf8_lossy(&output.stderr));
     }
 
-    /// Where other programs find the network namespace while this process lives.
+    /// Joins two hosts and gives both addresses: 198.51.100.0/24 and 2001:db8::/32 (RFC 5737, RFC 3849).
+    #[track_caller]
+    pub(crate) fn wire(number: u8, a: &Self, b: &Self) {
+        let (at_a, at_b) = (format!("w{number}a"), format!("w{number}b"));
+        a.ip(&format!("link add {at_a} type veth peer name {at_b}"));
+        a.ip(&format!("link set {at_b} netns {}", b.netns.path().display()));
+        for (host, device, last) in [(a, at_a, 1), (b, at_b, 2)] {
+            let v4 = Ipv4Addr::new(198, 51, 100, number * 4 + last);
+            let v6 = Ipv6Addr::new(0x2001, 0xdb8, number.into(), 0, 0, 0, 0, last.into());
+            host.ip(&format!("addr add {v4}/30 dev {device}"));
+            // Without duplicate address detection the address is usable at once.
+            host.ip(&format!("addr add {v6}/64 dev {device} nodad"));
+            host.ip(&format!("link set {device} up"));
+            host.addresses.borrow_mut().extend([IpAddr::V4(v4), IpAddr::V6(v6)]);
+        }
+        let targets = [b.v4(), b.v6()];
+        until("packets over the wire", DEADLINE, || {
+            // A port that nobody listens on: the answer is a reset, and proves both directions.
+            let answers = a.netns.enter(|| {
+                targets.map(|to| TcpStream::connect_timeout(&(to, 9).into(), Duration::from_secs(1)).map_err(|e| e.kind()))
+            });
+            let reset = |answer: &Result<_, _>| matches!(answer, Err(ErrorKind::ConnectionRefused));
+            if answers.iter().all(reset) { Ok(()) } else { Err(answers) }
+        });
+    }
+
+    /// The host's first IPv4 address.
     #[must_use]
-    pub fn netns_path(&self) -> PathBuf {
+    pub fn v4(&self) -> IpAddr {
+        *self.addresses.borrow().iter().find(|address| address.is_ipv4()).unwrap()
+    }
+
+    /// The host's first IPv6 address.
+    #[must_use]
+    pub fn v6(&self) -> IpAddr {
+        *self.addresses.borrow().iter().find(|address| address.is_ipv6()).unwrap()
+    }
+
+    /// Where other programs find the namespace, for `nsenter --net=`.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
         self.netns.path()
     }
 
-    /// The inode number by which events name the network namespace.
+    /// The inode number by which the kernel's events name the namespace.
     #[must_use]
-    pub fn netns_inode(&self) -> u64 {
+    pub fn inode(&self) -> u64 {
         self.netns.inode()
-    }
-
-    /// The line that puts a person's shell into the host, while the test is held by a debugger.
-    #[must_use]
-    pub fn debug_line(&self) -> String {
-        format!("nsenter --net={} bash # {}", self.netns.path().display(), self.name)
     }
 
     pub(crate) fn netns(&self) -> &NetNs {
         &self.netns
     }
 
-    pub(crate) fn shared_netns(&self) -> Rc<NetNs> {
-        Rc::clone(&self.netns)
-    }
-
-    pub(crate) fn links(&self) -> Vec<Link> {
-        self.links.borrow().clone()
-    }
-
-    /// Its IPv4 address on its first wire.
-    ///
-    /// # Panics
-    /// Without a wire.
-    #[track_caller]
+    /// TCP segments that have come in, over IPv4 and IPv6 (`Tcp: InSegs`, RFC 4022).
     #[must_use]
-    pub fn v4(&self) -> IpAddr {
-        self.first_link().v4.into()
+    pub fn segments_in(&self) -> u64 {
+        let snmp = self.netns.enter(|| std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap());
+        let mut lines = snmp.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+        let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+        let place = names.split(' ').position(|name| name == "InSegs").unwrap();
+        values.split(' ').nth(place).unwrap().parse().unwrap()
     }
 
-    /// Its IPv6 address on its first wire.
-    ///
-    /// # Panics
-    /// Without a wire.
-    #[track_caller]
+    /// A line to look around in the host by hand.
     #[must_use]
-    pub fn v6(&self) -> IpAddr {
-        self.first_link().v6.into()
-    }
-
-    /// The device of its first wire, as it is called inside.
-    ///
-    /// # Panics
-    /// Without a wire.
-    #[track_caller]
-    #[must_use]
-    pub fn device(&self) -> String {
-        self.first_link().device
-    }
-
-    #[track_caller]
-    fn first_link(&self) -> Link {
-        let links = self.links.borrow();
-        let first = links.first().cloned();
-        first.unwrap_or_else(|| panic!("the host {} has no wire", self.name))
-    }
-
-    /// Runs `ip` with these arguments inside.
-    ///
-    /// # Panics
-    /// When it fails.
-    #[track_caller]
-    pub fn ip(&self, args: &[&str]) {
-        self.tool("ip", args);
-    }
-
-    /// Runs a tool of the host's administration (`ip`, `nft`, `tc`) inside, outside any of the lab's cgroups, and
-    /// returns its standard output.
-    ///
-    /// # Panics
-    /// When it fails.
-    #[track_caller]
-    pub fn tool(&self, program: &str, args: &[&str]) -> String {
-        let netns = self.netns.fd().try_clone().unwrap();
-        let mut command = Command::new(program);
-        command.args(args);
-        // SAFETY: setns is one system call on a descriptor that the closure owns.
-        unsafe {
-            command.pre_exec(move || {
-                nix::sched::setns(&netns, nix::sched::CloneFlags::CLONE_NEWNET)?;
-                Ok(())
-            })
-        };
-        let output = command.output();
-        let output = output.unwrap_or_else(|error| panic!("start {program} {args:?}: {error}"));
-        assert!(
-            output.status.success(),
-            "{program} {args:?} in host {}: {}",
-            self.name,
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-
-    /// Writes a network sysctl of the host, such as `net/ipv4/ip_forward`.
-    ///
-    /// # Panics
-    /// When it cannot be written.
-    #[track_caller]
-    pub fn sysctl(&self, name: &str, value: &str) {
-        let path = format!("/proc/sys/{name}");
-        let written = self.netns.enter(|| std::fs::write(&path, value));
-        written.unwrap_or_else(|error| panic!("write {value} to {path} of {}: {error}", self.name));
-    }
-
-    /// Runs `work` on a thread inside.
-    #[track_caller]
-    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        self.netns.enter(work)
-    }
-
-    /// A TCP sink to be started on this port.
-    pub fn sink(&self, port: u16) -> SinkBuilder<'_> {
-        SinkBuilder::new(self, port)
-    }
-}
-
-impl Wire {
-    #[track_caller]
-    pub(crate) fn between(number: u8, a: &Host, b: &Host) -> Self {
-        // RFC 5737 §3: TEST-NET-1, four addresses a wire. RFC 3849: the documentation prefix, a /64 a wire.
-        let low = number
-            .checked_mul(4)
-            .expect("at most 64 wires in one lab");
-        let v6 = |last| Ipv6Addr::new(0x2001, 0xdb8, u16::from(number), 0, 0, 0, 0, last);
-        let wire = Self {
-            a_v4: Ipv4Addr::new(192, 0, 2, low + 1),
-            a_v6: v6(1),
-            b_v4: Ipv4Addr::new(192, 0, 2, low + 2),
-            b_v6: v6(2),
-        };
-        let (a_device, b_device) = (format!("wire{number}a"), format!("wire{number}b"));
-        let peer = b.netns.path().display().to_string();
-        a.ip(&[
-            "link", "add", "name", &a_device, "type", "veth", "peer", "name", &b_device, "netns", &peer,
-        ]);
-        a.plug(&a_device, wire.a_v4, wire.a_v6, b);
-        b.plug(&b_device, wire.b_v4, wire.b_v6, a);
-        for address in [IpAddr::from(wire.b_v4), wire.b_v6.into()] {
-            a.wait_for_route_to(address);
-        }
-        wire
-    }
-}
-
-impl Host {
-    #[track_caller]
-    fn plug(&self, device: &str, v4: Ipv4Addr, v6: Ipv6Addr, peer: &Self) {
-        self.ip(&["address", "add", &format!("{v4}/30"), "dev", device]);
-        self.ip(&["address", "add", &format!("{v6}/64"), "dev", device, "nodad"]);
-        self.ip(&["link", "set", device, "up"]);
-        self.links.borrow_mut().push(Link {
-            device: device.into(),
-            v4,
-            v6,
-            peer: Rc::clone(&peer.netns),
-        });
-    }
-
-    /// A refusal from the other end proves the way there and back.
-    #[track_caller]
-    fn wait_for_route_to(&self, address: IpAddr) {
-        const DISCARD: u16 = 9; // RFC 863; nobody serves it in a lab
-        let to = SocketAddr::new(address, DISCARD);
-        until(&format!("a way from {} to {address}", self.name), DEADLINE, || {
-            let tried = self.netns.enter(|| TcpStream::connect_timeout(&to, Duration::from_millis(200)));
-            match tried {
-                Err(error) if error.raw_os_error() == Some(libc::ECONNREFUSED) => Ok(()),
-                other => Err(other),
-            }
-        });
+    pub fn enter_line(&self) -> String {
+        let mut line = String::new();
+        write!(line, "nsenter --net={}", self.path().display()).unwrap();
+        line
     }
 }

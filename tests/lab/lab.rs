@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::sweep::{PREFIX, remove_dir, sweep};
-use crate::{Cgroup, Filesystem, Host, Kind, Program, Wire, cgroup2_root, client};
+use crate::{Cgroup, Filesystem, Host, Kind, Program, cgroup2_root};
 
 static LABS: AtomicU32 = AtomicU32::new(0);
 
@@ -106,28 +106,38 @@ impl Lab {
 
     /// Joins two hosts by a wire with IPv4 and IPv6 addresses; returns when packets pass both ways.
     #[track_caller]
-    pub fn wire(&self, a: &Host, b: &Host) -> Wire {
+    pub fn wire(&self, a: &Host, b: &Host) {
         let number = self.wires.get();
         self.wires.set(number + 1);
-        Wire::between(number, a, b)
+        Host::wire(number, a, b);
     }
 
     /// A program to run; refine it with [`Program`]'s methods.
     #[must_use]
     pub fn program(&self, path: impl Into<PathBuf>) -> Program {
-        Program::new(path.into(), self.scratch("run"))
+        Program::new(path.into())
     }
 
     /// `lab-client` inside the lab's directory, for every user. An inode of the lab's own: what one test's policy
     /// sanctions is no other test's program.
     #[track_caller]
     #[must_use]
-    pub fn client_program(&self) -> PathBuf {
+    pub fn client(&self) -> PathBuf {
         let copy = self.dir.join("lab-client");
         if !copy.exists() {
-            client::install(client::program(), &copy);
+            self.copy_client(&copy);
         }
         copy
+    }
+
+    /// Another copy of `lab-client`, for everybody to execute and root alone to change.
+    #[track_caller]
+    pub fn copy_client(&self, to: &Path) {
+        // Beside the tests' own binaries, whatever the profile and the target directory are.
+        let tests = std::env::current_exe().unwrap();
+        let built = tests.parent().unwrap().parent().unwrap().join("lab-client");
+        std::fs::copy(&built, to).unwrap_or_else(|error| panic!("copy {}: {error}", built.display()));
+        std::fs::set_permissions(to, Permissions::from_mode(0o755)).unwrap();
     }
 
     /// A new file system, mounted below the lab's directory.

@@ -16,43 +16,23 @@ impl Mount {
     #[track_caller]
     pub(crate) fn new(kind: &str, source: &str, target: &Path, options: &str) -> Self {
         std::fs::create_dir_all(target).unwrap();
-        mount(
-            Some(source),
-            target,
-            Some(kind),
-            MsFlags::empty(),
-            Some(options),
-        )
-        .unwrap_or_else(|errno| panic!("mount {kind} ({options}) at {}: {errno}", target.display()));
-        Self {
-            target: target.into(),
-        }
+        mount(Some(source), target, Some(kind), MsFlags::empty(), Some(options))
+            .unwrap_or_else(|errno| panic!("mount {kind} ({options}) at {}: {errno}", target.display()));
+        Self { target: target.into() }
     }
 
     /// Makes `source` visible at `target` as well.
     #[track_caller]
     pub(crate) fn bind(source: &Path, target: &Path) -> Self {
         std::fs::create_dir_all(target).unwrap();
-        mount(
-            Some(source),
-            target,
-            None::<&str>,
-            MsFlags::MS_BIND,
-            None::<&str>,
-        )
-        .unwrap_or_else(|errno| {
-            panic!("bind {} at {}: {errno}", source.display(), target.display())
-        });
-        Self {
-            target: target.into(),
-        }
+        mount(Some(source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .unwrap_or_else(|errno| panic!("bind {} at {}: {errno}", source.display(), target.display()));
+        Self { target: target.into() }
     }
 
     /// Takes responsibility for what somebody else mounted at `target` (`mount -o loop`).
     pub(crate) fn adopt(target: &Path) -> Self {
-        Self {
-            target: target.into(),
-        }
+        Self { target: target.into() }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Debian's real mail servers, each in a root of its own: the packages exclude one another.
 //!
 //! ```ignore
-//! let mta = lab.mta(Package::Postfix, &host, &lab.cgroup("system.slice/postfix.service"), sink.v4());
+//! let cgroup = lab.cgroup("system.slice/postfix.service");
+//! let mta = Mta::start(&lab, Package::Postfix, &host, &cgroup, mx.v4());
 //! mta.submit("a@host.example", "b@mx.example", "hello");
 //! sink.wait_for_messages(1, DEADLINE);
 //! ```
@@ -10,17 +11,16 @@ mod config;
 mod debs;
 mod root;
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::time::Duration;
 
-pub use root::MtaRoot;
-
-use crate::netns::NetNs;
-use crate::{Cgroup, DEADLINE, Host, Lab, Outcome, Program, Running, until};
+use crate::mta::root::MtaRoot;
+use crate::until::{DEADLINE, until};
+use crate::{Cgroup, Host, Lab, Outcome, Program, Running};
 
 /// A mail server that Debian ships.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Package {
     /// `postfix`
     Postfix,
@@ -44,6 +44,16 @@ impl Package {
         }
     }
 
+    /// The name that a policy's `mta` has for it.
+    #[must_use]
+    pub fn mta(self) -> &'static str {
+        match self {
+            Self::Postfix => "postfix",
+            Self::Exim => "exim",
+            Self::OpenSmtpd => "opensmtpd",
+        }
+    }
+
     /// The unit that Debian runs it in.
     #[must_use]
     pub fn unit(self) -> &'static str {
@@ -54,7 +64,7 @@ impl Package {
         }
     }
 
-    /// The program that connects to the world, inside the root.
+    /// The program that connects to the world, by its path inside the root.
     #[must_use]
     pub fn exe(self) -> &'static str {
         match self {
@@ -64,9 +74,9 @@ impl Package {
         }
     }
 
-    /// The user that program runs as; the id holds in the root only, on the host it has no name.
+    /// The user that program runs as; the id has its name in the root only.
     #[must_use]
-    pub fn user_id(self) -> u32 {
+    pub fn user(self) -> u32 {
         match self {
             Self::Postfix => config::POSTFIX,
             Self::Exim => config::EXIM,
@@ -75,161 +85,188 @@ impl Package {
     }
 }
 
-impl Lab {
-    /// A root with the package in it, configured for nothing yet.
-    #[track_caller]
-    #[must_use]
-    pub fn mta_root(&self, package: Package) -> Rc<MtaRoot> {
-        Rc::new(MtaRoot::new(package, &self.scratch("mta")))
-    }
-
-    /// A mail server that takes mail on the host's loopback and sends all of it to `relay`.
-    #[track_caller]
-    #[must_use]
-    pub fn mta(&self, package: Package, host: &Host, cgroup: &Cgroup, relay: SocketAddr) -> Mta {
-        Mta::start(&self.mta_root(package), host, cgroup, relay)
-    }
-}
-
-/// A running mail server. On drop every process in its cgroup is killed.
+/// A running mail server that takes mail on the host's loopback and sends all of it to one relay. On drop every
+/// process in its cgroup is killed.
 #[derive(Debug)]
-pub struct Mta {
-    root: Rc<MtaRoot>,
-    netns: Rc<NetNs>,
-    cgroup: PathBuf,
-    daemon: Running,
+pub struct Mta<'a> {
+    host: &'a Host,
+    cgroup: &'a Cgroup,
+    log: PathBuf,
+    daemon: Option<Running>,
+    // Last: its mounts are busy until the programs in it are gone.
+    root: MtaRoot,
 }
 
-impl Mta {
-    /// Starts the server of `root` in this host and cgroup, and returns when it listens on the host's port 25.
-    /// The same root may be started again after the first server was dropped; its queue is kept.
+impl<'a> Mta<'a> {
+    /// Starts the package in a new root, and returns when it listens on the host's port 25.
     ///
     /// # Panics
-    /// When it does not come up, with all it said.
+    /// When it cannot be downloaded, or does not come up: with all it said.
     #[track_caller]
     #[must_use]
-    pub fn start(root: &Rc<MtaRoot>, host: &Host, cgroup: &Cgroup, relay: SocketAddr) -> Self {
-        root.configure(relay);
-        let netns = host.shared_netns();
-        let command: &[&str] = match root.package() {
+    pub fn start(lab: &Lab, package: Package, host: &'a Host, cgroup: &'a Cgroup, relay: IpAddr) -> Self {
+        let root = MtaRoot::new(package, &lab.scratch("mta"));
+        config::relay_to(&root, relay);
+        let mut mta = Self { host, cgroup, log: lab.scratch("mta-log"), daemon: None, root };
+        mta.launch();
+        mta
+    }
+
+    /// Starts the server again, as a package's upgrade does. The queue is kept.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        self.stop();
+        self.launch();
+    }
+
+    #[track_caller]
+    fn launch(&mut self) {
+        let command: &[&str] = match self.package() {
             Package::Postfix => &["/usr/sbin/postfix", "start-fg"],
             Package::Exim => &["/usr/sbin/exim4", "-bdf", "-q1h"],
             Package::OpenSmtpd => &["/usr/sbin/smtpd", "-F"],
         };
-        let program = root.program(command[0]).args(&command[1..]);
-        let daemon = program
-            .in_netns(&netns)
-            .in_cgroup_at(cgroup.path())
-            .spawn();
-        let mut mta = Self {
-            root: Rc::clone(root),
-            netns,
-            cgroup: cgroup.path().into(),
-            daemon,
-        };
-        let name = root.package().name();
+        let daemon = self.daemon.insert(self.program(command[0]).args(&command[1..]).spawn(&self.log));
+        let name = self.root.package().name();
         until(&format!("{name} to listen"), DEADLINE, || {
-            assert!(mta.daemon.runs(), "{name} ended:\n{}", mta.log());
-            if mta.netns.enter(|| listens(25)) {
-                Ok(())
-            } else {
-                Err(mta.log())
+            if !daemon.runs() {
+                panic!("{name} ended:\n{}", read(&self.log));
             }
+            if self.host.netns().enter(|| listens(25)) { Ok(()) } else { Err(read(&self.log)) }
         });
-        mta
     }
 
-    /// The root it runs in.
-    #[must_use]
-    pub fn root(&self) -> &Rc<MtaRoot> {
-        &self.root
+    fn stop(&mut self) {
+        // Its daemons have sessions of their own, so the main process is not all of it.
+        self.cgroup.kill();
+        drop(self.daemon.take());
     }
 
-    /// The main process.
+    /// Which server it is.
     #[must_use]
-    pub fn pid(&self) -> i32 {
-        self.daemon.pid()
+    pub fn package(&self) -> Package {
+        self.root.package()
+    }
+
+    /// The root it runs in, by the path that the host has for it.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        self.root.path()
     }
 
     /// The program that connects to the world, by the path that the host has for it.
     #[must_use]
     pub fn exe(&self) -> PathBuf {
-        self.root.inside(self.root.package().exe())
+        self.root.inside(self.package().exe())
     }
 
     /// The user that program runs as.
     #[must_use]
-    pub fn user_id(&self) -> u32 {
-        self.root.package().user_id()
+    pub fn user(&self) -> u32 {
+        self.package().user()
     }
 
-    /// Hands a message to the server by its `sendmail`, in the server's cgroup (Exim's `sendmail` delivers by itself).
+    /// Hands a message to the server by its `sendmail`, in the server's cgroup: Exim's delivers by itself.
     ///
     /// # Panics
     /// When the server does not take it.
     #[track_caller]
     pub fn submit(&self, from: &str, to: &str, subject: &str) {
         let message = format!("From: {from}\nTo: {to}\nSubject: {subject}\n\nA test.\n");
-        self.command("/usr/sbin/sendmail")
-            .args(["-i", "-f", from, "--", to])
-            .stdin(message)
-            .run()
-            .must_succeed();
+        let taken = self.program("/usr/sbin/sendmail").args(["-i", "-f", from, "--", to]).input(&message).run();
+        assert_eq!(taken.code, 0, "{} does not take a message: {taken:#?}\n{}", self.package().name(), self.log());
+    }
+
+    /// Hands a message to the server as other programs of the host do: by SMTP on loopback, as an ordinary user in a
+    /// cgroup of their own.
+    ///
+    /// # Panics
+    /// When the server does not take it.
+    #[track_caller]
+    pub fn submit_by_smtp(&self, cgroup: &Cgroup, from: &str, to: &str, subject: &str) {
+        let bot = Program::new("/usr/bin/python3".into()).args(["-c", SUBMIT, from, to, subject]);
+        let taken = bot.in_host(self.host).in_cgroup(cgroup).as_user(33, 33).run();
+        assert_eq!(taken.code, 0, "{} does not take a message: {taken:#?}\n{}", self.package().name(), self.log());
     }
 
     /// How many messages wait in the queue.
     #[track_caller]
     #[must_use]
-    pub fn queue_len(&self) -> usize {
+    pub fn queued(&self) -> usize {
         let lines = |outcome: Outcome| outcome.must_succeed().stdout.lines().count();
-        match self.root.package() {
-            Package::Postfix => lines(self.command("/usr/sbin/postqueue").arg("-j").run()),
+        match self.package() {
+            Package::Postfix => lines(self.program("/usr/sbin/postqueue").args(["-j"]).run()),
             Package::Exim => {
-                let count = self.command("/usr/sbin/exim4").arg("-bpc").run();
-                count.must_succeed().stdout.trim().parse().unwrap()
+                self.program("/usr/sbin/exim4").args(["-bpc"]).run().must_succeed().stdout.trim().parse().unwrap()
             }
-            Package::OpenSmtpd => {
-                lines(self.command("/usr/sbin/smtpctl").args(["show", "queue"]).run())
-            }
+            Package::OpenSmtpd => lines(self.program("/usr/sbin/smtpctl").args(["show", "queue"]).run()),
         }
     }
 
     /// Tries every queued message again, now.
     #[track_caller]
     pub fn flush(&self) {
-        let command = match self.root.package() {
-            Package::Postfix => self.command("/usr/sbin/postqueue").arg("-f"),
-            Package::Exim => self.command("/usr/sbin/exim4").arg("-qff"),
-            Package::OpenSmtpd => self.command("/usr/sbin/smtpctl").args(["schedule", "all"]),
+        let flush = match self.package() {
+            Package::Postfix => self.program("/usr/sbin/postqueue").args(["-f"]),
+            Package::Exim => self.program("/usr/sbin/exim4").args(["-qff"]),
+            Package::OpenSmtpd => self.program("/usr/sbin/smtpctl").args(["schedule", "all"]),
         };
-        command.run().must_succeed();
+        flush.run().must_succeed();
+    }
+
+    /// Puts a copy of the sending program, a new inode, in its place by a rename, as dpkg does; returns how long ago
+    /// the rename was at most, to be asked again and again.
+    ///
+    /// # Panics
+    /// When it cannot be copied.
+    #[track_caller]
+    pub fn replace_exe(&self) -> impl Fn() -> Duration + use<> {
+        let (exe, new) = (self.exe(), self.root.inside("/usr/sbin/new.dpkg-new"));
+        // By cp: a fork on another thread would inherit a descriptor of ours that writes, and the first exec of the
+        // copy would fail with ETXTBSY.
+        let copied = Program::new("/usr/bin/cp".into()).args([Path::new("-p"), &exe, &new]).run();
+        assert_eq!(copied.code, 0, "{copied:#?}");
+        let start = std::time::Instant::now();
+        std::fs::rename(&new, &exe).unwrap();
+        move || start.elapsed()
     }
 
     /// Any program of the server's root, where the server runs.
-    pub fn command(&self, path: &str) -> Program {
-        let program = self.root.program(path);
-        program.in_netns(&self.netns).in_cgroup_at(&self.cgroup)
+    #[must_use]
+    pub fn program(&self, path: &str) -> Program {
+        self.root.program(path).in_host(self.host).in_cgroup(self.cgroup)
     }
 
     /// All that the server has logged.
     #[must_use]
     pub fn log(&self) -> String {
-        let file = |name: &str| std::fs::read_to_string(self.root.inside(name)).unwrap_or_default();
-        format!(
-            "{}{}{}{}",
-            self.daemon.stdout(),
-            self.daemon.stderr(),
-            file("/var/log/exim4/mainlog"),
-            file("/var/log/exim4/paniclog"),
-        )
+        let inside = |name: &str| read(&self.root.inside(name));
+        format!("{}{}{}", read(&self.log), inside("/var/log/exim4/mainlog"), inside("/var/log/exim4/paniclog"))
     }
 }
 
-impl Drop for Mta {
+impl Drop for Mta<'_> {
     fn drop(&mut self) {
-        // Its daemons have sessions of their own, so the process group is not all of it.
-        crate::cgroup::kill(&self.cgroup);
+        if std::thread::panicking() {
+            eprintln!("--- {} said:\n{}---", self.package().name(), self.log());
+        }
+        self.stop();
     }
+}
+
+/// One message to whoever listens on loopback.
+const SUBMIT: &str = "
+import smtplib, sys
+sender, rcpt, subject = sys.argv[1:]
+with smtplib.SMTP('127.0.0.1', 25, local_hostname='localhost', timeout=10) as server:
+    server.sendmail(sender, [rcpt], f'From: {sender}\\r\\nTo: {rcpt}\\r\\nSubject: {subject}\\r\\n\\r\\nA test.\\r\\n')
+";
+
+fn read(path: &Path) -> String {
+    String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
 }
 
 /// Whether somebody listens on this port in the calling thread's network namespace. Asked of /proc, because a
@@ -238,8 +275,7 @@ fn listens(port: u16) -> bool {
     const LISTEN: &str = "0A"; // TCP_LISTEN, include/net/tcp_states.h
     let suffix = format!(":{port:04X}");
     ["tcp", "tcp6"].iter().any(|table| {
-        let table = Path::new("/proc/thread-self/net").join(table);
-        let table = std::fs::read_to_string(table).unwrap_or_default();
+        let table = read(&Path::new("/proc/thread-self/net").join(table));
         table.lines().any(|line| {
             let fields: Vec<&str> = line.split_whitespace().take(4).collect();
             matches!(fields[..], [_, local, _, state] if local.ends_with(&suffix) && state == LISTEN)

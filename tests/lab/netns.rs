@@ -37,9 +37,7 @@ impl NetNs {
 
     /// The inode number by which /proc/PID/ns/net and the kernel's events name the namespace.
     pub(crate) fn inode(&self) -> u64 {
-        nix::sys::stat::fstat(&self.0)
-            .expect("stat a network namespace")
-            .st_ino
+        nix::sys::stat::fstat(&self.0).expect("stat a network namespace").st_ino
     }
 
     /// Runs `work` inside, on a thread of its own: the caller's thread never changes its namespace.

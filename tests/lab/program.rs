@@ -1,206 +1,198 @@
-//! Any program, anywhere: namespace, cgroup, user, root, environment.
+//! Programs, run in a host, a cgroup, a root and as a user.
 
-use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
+use std::io::Write as _;
+use std::os::fd::{AsRawFd as _, RawFd};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::process::{Child, Command, Stdio};
 
-use crate::cgroup;
-use crate::netns::NetNs;
-use crate::running::Running;
-use crate::spawn::Placement;
-use crate::{Cgroup, DEADLINE, Host, Outcome, Report, client};
+use crate::cgroup::enter_file;
+use crate::{Cgroup, Host};
 
-/// A program to run. Built by [`crate::Lab::program`]; [`Program::run`] waits for its end, [`Program::spawn`] does not.
+/// A program about to run.
 #[derive(Debug)]
-#[must_use]
 pub struct Program {
-    path: PathBuf,
-    args: Vec<OsString>,
-    env: Vec<(OsString, OsString)>,
-    placement: Placement,
-    new_user_namespace: bool,
-    stdin: Vec<u8>,
-    deadline: Duration,
-    output: PathBuf,
+    command: Command,
+    host: Option<RawFd>,
+    cgroup: Option<File>,
+    user: Option<(u32, u32)>,
+    root: Option<PathBuf>,
+    input: Option<String>,
 }
 
+/// What a program that has ended did.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Its exit code, or 128 + the signal that ended it.
+    pub code: i32,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+impl Outcome {
+    /// Fails the test unless the program succeeded.
+    #[track_caller]
+    pub fn must_succeed(self) -> Self {
+        assert_eq!(self.code, 0, "{self:#?}");
+        self
+    }
+}
+
+/// A program that runs until the value is dropped.
+#[derive(Debug)]
+pub struct Running(Child);
+
 impl Program {
-    pub(crate) fn new(path: PathBuf, output: PathBuf) -> Self {
-        Self {
-            path,
-            args: Vec::new(),
-            // The tests' own environment leads to toolchains below /root, where other users cannot go.
-            env: vec![("PATH".into(), "/usr/sbin:/usr/bin:/sbin:/bin".into())],
-            placement: Placement::default(),
-            new_user_namespace: false,
-            stdin: Vec::new(),
-            deadline: DEADLINE,
-            output,
-        }
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self { command: Command::new(path), host: None, cgroup: None, user: None, root: None, input: None }
     }
 
-    /// One more argument.
-    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
-        self.args.push(arg.as_ref().into());
+    /// Arguments.
+    #[must_use]
+    pub fn args<S: AsRef<std::ffi::OsStr>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
+        self.command.args(arguments);
         self
     }
 
-    /// More arguments.
-    pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
-        self.args
-            .extend(args.into_iter().map(|arg| arg.as_ref().into()));
+    /// A variable of the environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
         self
     }
 
-    /// One variable of the environment, which holds nothing but a `PATH` otherwise.
-    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
-        self.env.push((name.as_ref().into(), value.as_ref().into()));
+    /// Another argv\[0\].
+    #[must_use]
+    pub fn arg0(mut self, name: &str) -> Self {
+        self.command.arg0(name);
+        self
+    }
+
+    /// The host whose network it sees. The host must outlive the call that starts the program.
+    #[must_use]
+    pub fn in_host(mut self, host: &Host) -> Self {
+        self.host = Some(host.netns().fd().as_raw_fd());
+        self
+    }
+
+    /// The cgroup it starts in.
+    #[track_caller]
+    #[must_use]
+    pub fn in_cgroup(mut self, cgroup: &Cgroup) -> Self {
+        self.cgroup = Some(enter_file(cgroup.path()));
+        self
+    }
+
+    /// The user and group it runs as, without supplementary groups.
+    #[must_use]
+    pub fn as_user(mut self, uid: u32, gid: u32) -> Self {
+        self.user = Some((uid, gid));
+        self
+    }
+
+    /// The directory it takes for `/`; its path is looked up there.
+    #[must_use]
+    pub fn in_root(mut self, root: &Path) -> Self {
+        self.root = Some(root.to_owned());
         self
     }
 
     /// What it reads on standard input.
-    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
-        self.stdin = bytes.into();
-        self
-    }
-
-    /// In this host's network namespace.
-    #[track_caller]
-    pub fn in_host(self, host: &Host) -> Self {
-        self.in_netns(host.netns())
-    }
-
-    #[track_caller]
-    pub(crate) fn in_netns(mut self, netns: &NetNs) -> Self {
-        self.placement.netns = Some(netns.fd().try_clone().unwrap());
-        self
-    }
-
-    /// In this cgroup, before it execs.
-    #[track_caller]
-    pub fn in_cgroup(self, cgroup: &Cgroup) -> Self {
-        self.in_cgroup_at(cgroup.path())
-    }
-
-    #[track_caller]
-    pub(crate) fn in_cgroup_at(mut self, path: &Path) -> Self {
-        self.placement.cgroup = Some(cgroup::enter_file(path));
-        self
-    }
-
-    /// As this user and group, real, effective and saved, with no supplementary groups.
-    pub fn as_user(self, uid: u32, gid: u32) -> Self {
-        self.as_user_with_groups(uid, gid, &[])
-    }
-
-    /// As this user and group with these supplementary groups.
-    pub fn as_user_with_groups(mut self, uid: u32, gid: u32, groups: &[u32]) -> Self {
-        self.placement.user = Some((uid, gid, groups.to_vec()));
-        self
-    }
-
-    /// With this directory as its root; the program's path and working directory are then inside it.
-    pub fn in_root(mut self, root: &Path) -> Self {
-        self.placement.root = Some(CString::new(root.as_os_str().as_bytes()).unwrap());
-        self
-    }
-
-    /// In this working directory.
-    pub fn in_dir(mut self, dir: &Path) -> Self {
-        self.placement.cwd = Some(CString::new(dir.as_os_str().as_bytes()).unwrap());
-        self
-    }
-
-    /// In a new mount namespace that propagates nothing.
-    pub fn in_new_mount_namespace(mut self) -> Self {
-        self.placement.new_mount_namespace = true;
-        self
-    }
-
-    /// In a new user namespace where the program is root and the host sees [`Self::as_user`]'s user, as in a rootless
-    /// container.
-    pub fn in_new_user_namespace(mut self) -> Self {
-        self.new_user_namespace = true;
-        self
-    }
-
-    /// Gives up after this long instead of [`DEADLINE`].
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
+    #[must_use]
+    pub fn input(mut self, text: &str) -> Self {
+        self.input = Some(text.to_owned());
         self
     }
 
     /// Runs it to its end.
-    ///
-    /// # Panics
-    /// When it cannot be started, or does not end before the deadline.
     #[track_caller]
-    #[must_use]
-    pub fn run(self) -> Outcome {
-        let deadline = self.deadline;
-        self.spawn().wait(deadline)
+    pub fn run(mut self) -> Outcome {
+        let input = self.input.take();
+        let stdin = if input.is_some() { Stdio::piped() } else { Stdio::null() };
+        self.command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self.start();
+        if let (Some(text), Some(mut pipe)) = (input, child.stdin.take()) {
+            pipe.write_all(text.as_bytes()).unwrap();
+        }
+        let output = child.wait_with_output().unwrap();
+        use std::os::unix::process::ExitStatusExt as _;
+        Outcome {
+            code: output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0)),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
     }
 
-    /// Runs it as a `lab-client` and reads what it reports.
-    ///
-    /// # Panics
-    /// When it reports nothing.
+    /// Starts it; its output goes to the file at `log`.
     #[track_caller]
-    #[must_use]
-    pub fn report(self) -> Report {
-        client::report(&self.run())
+    pub fn spawn(mut self, log: &Path) -> Running {
+        let log = File::create(log).unwrap();
+        self.command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        Running(self.start())
     }
 
-    /// Starts it. It dies, with its process group, when the guard is dropped.
-    ///
-    /// # Panics
-    /// When it cannot be started; the failing step is on standard error.
     #[track_caller]
+    fn start(&mut self) -> Child {
+        let (host, cgroup, user) = (self.host, self.cgroup.as_ref().map(std::os::fd::AsRawFd::as_raw_fd), self.user);
+        let root = self.root.as_ref().map(|root| std::ffi::CString::new(root.as_os_str().as_encoded_bytes()).unwrap());
+        // SAFETY: only async-signal-safe system calls between fork and exec, on values prepared beforehand.
+        unsafe {
+            self.command.pre_exec(move || {
+                let check =
+                    |result: libc::c_long| if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) };
+                if let Some(fd) = cgroup {
+                    check(libc::write(fd, c"0".as_ptr().cast(), 1) as libc::c_long)?;
+                }
+                if let Some(fd) = host {
+                    check(libc::setns(fd, libc::CLONE_NEWNET).into())?;
+                }
+                if let Some(root) = &root {
+                    check(libc::chroot(root.as_ptr()).into())?;
+                    check(libc::chdir(c"/".as_ptr()).into())?;
+                }
+                if let Some((uid, gid)) = user {
+                    check(libc::setgroups(0, std::ptr::null()).into())?;
+                    check(libc::setresgid(gid, gid, gid).into())?;
+                    check(libc::setresuid(uid, uid, uid).into())?;
+                }
+                Ok(())
+            });
+        }
+        self.command.spawn().unwrap_or_else(|error| panic!("start {:?}: {error}", self.command))
+    }
+}
+
+impl Running {
+    /// Its process id.
     #[must_use]
-    pub fn spawn(mut self) -> Running {
-        if self.new_user_namespace {
-            // SAFETY: getuid and getgid have no arguments and cannot fail.
-            let own = unsafe { (libc::getuid(), libc::getgid()) };
-            let (uid, gid) = match &self.placement.user {
-                Some((uid, gid, _)) => (*uid, *gid),
-                None => own,
-            };
-            let map = |id: u32| CString::new(format!("0 {id} 1")).unwrap();
-            self.placement.user_namespace = Some((map(uid), map(gid)));
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Sends a signal and waits for the end.
+    pub fn end(&mut self, signal: nix::sys::signal::Signal) {
+        if matches!(self.0.try_wait(), Ok(None)) {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.0.id() as i32), signal).unwrap();
+            self.0.wait().unwrap();
         }
-        let command_line = format!("{} {:?}", self.path.display(), self.args);
-        let (stdin, stdout, stderr) = (
-            self.output.with_extension("in"),
-            self.output.with_extension("out"),
-            self.output.with_extension("err"),
-        );
-        std::fs::write(&stdin, &self.stdin).unwrap();
-        let append = |path: &Path| {
-            // Appending, so that a daemon's children do not overwrite each other's lines.
-            let open = File::options().create(true).append(true).open(path);
-            open.unwrap_or_else(|error| panic!("open {}: {error}", path.display()))
-        };
-        let mut command = Command::new(&self.path);
-        command
-            .args(&self.args)
-            .env_clear()
-            .envs(self.env)
-            .stdin(Stdio::from(File::open(&stdin).unwrap()))
-            .stdout(Stdio::from(append(&stdout)))
-            .stderr(Stdio::from(append(&stderr)));
-        let placement = self.placement;
-        // SAFETY: `Placement::enter` makes system calls only: no allocation, no locks.
-        unsafe { command.pre_exec(move || placement.enter()) };
-        match command.spawn() {
-            Ok(child) => Running::new(child, command_line, stdout, stderr),
-            Err(error) => panic!(
-                "start {command_line}: {error}\n{}",
-                std::fs::read_to_string(&stderr).unwrap_or_default()
-            ),
-        }
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        matches!(self.0.try_wait(), Ok(None))
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> i32 {
+        self.0.wait().unwrap().code().unwrap_or(-1)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end(nix::sys::signal::Signal::SIGKILL);
     }
 }

@@ -22,12 +22,7 @@ pub struct Running {
 
 impl Running {
     pub(crate) fn new(child: Child, command: String, stdout: PathBuf, stderr: PathBuf) -> Self {
-        Self {
-            child,
-            command,
-            stdout,
-            stderr,
-        }
+        Self { child, command, stdout, stderr }
     }
 
     /// The process id.
@@ -86,6 +81,12 @@ impl Running {
             .unwrap_or_else(|errno| panic!("send {signal} to {}: {errno}", self.command));
     }
 
+    /// Lets a `lab-client` that was started with `--hold` go on.
+    #[track_caller]
+    pub fn release(&self) {
+        self.signal(Signal::SIGUSR1);
+    }
+
     /// Waits for its end.
     ///
     /// # Panics
@@ -95,18 +96,9 @@ impl Running {
     pub fn wait(mut self, deadline: Duration) -> Outcome {
         let command = self.command.clone();
         let status = until(&format!("the end of {command}"), deadline, || {
-            self.child
-                .try_wait()
-                .unwrap()
-                .ok_or_else(|| (self.stdout(), self.stderr()))
+            self.child.try_wait().unwrap().ok_or_else(|| (self.stdout(), self.stderr()))
         });
-        Outcome {
-            command,
-            pid: self.pid(),
-            status,
-            stdout: self.stdout(),
-            stderr: self.stderr(),
-        }
+        Outcome { command, pid: self.pid(), status, stdout: self.stdout(), stderr: self.stderr() }
     }
 }
 

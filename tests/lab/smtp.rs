@@ -91,8 +91,6 @@ impl Session {
 
 /// What stands between the angle brackets.
 fn path(line: &str) -> String {
-    let inner = line
-        .split_once('<')
-        .and_then(|(_, rest)| rest.split_once('>'));
+    let inner = line.split_once('<').and_then(|(_, rest)| rest.split_once('>'));
     inner.map_or(line, |(path, _)| path).into()
 }

@@ -38,20 +38,14 @@ impl Sniffer {
     #[track_caller]
     pub(crate) fn start(netns: &NetNs, port: u16) -> Self {
         let protocol = Protocol::from(i32::from(ETH_P_ALL.to_be()));
-        let socket = netns
-            .enter(|| Socket::new(Domain::PACKET, Type::DGRAM, Some(protocol)))
-            .expect("open a packet socket");
+        let socket =
+            netns.enter(|| Socket::new(Domain::PACKET, Type::DGRAM, Some(protocol))).expect("open a packet socket");
         socket.set_recv_buffer_size(64 << 20).unwrap();
-        socket
-            .set_read_timeout(Some(Duration::from_millis(50)))
-            .unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         let seen = Arc::new(Seen::default());
         let watched = Arc::clone(&seen);
         let thread = std::thread::spawn(move || watch(&socket, port, &watched));
-        Self {
-            seen,
-            thread: Some(thread),
-        }
+        Self { seen, thread: Some(thread) }
     }
 
     /// SYNs without ACK to the port so far.
@@ -85,11 +79,7 @@ impl Sniffer {
             });
             until(&format!("a mark at {to}"), DEADLINE, || {
                 let marks = self.seen.marks.lock().unwrap();
-                if marks.contains(&mark) {
-                    Ok(())
-                } else {
-                    Err(marks.len())
-                }
+                if marks.contains(&mark) { Ok(()) } else { Err(marks.len()) }
             });
         }
     }

@@ -33,15 +33,11 @@ impl Placement {
         }
         if let Some(netns) = &self.netns {
             // SAFETY: no pointers.
-            step("setns", unsafe {
-                libc::setns(netns.as_raw_fd(), libc::CLONE_NEWNET)
-            })?;
+            step("setns", unsafe { libc::setns(netns.as_raw_fd(), libc::CLONE_NEWNET) })?;
         }
         if self.new_mount_namespace {
             // SAFETY: no pointers.
-            step("unshare mounts", unsafe {
-                libc::unshare(libc::CLONE_NEWNS)
-            })?;
+            step("unshare mounts", unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
             // SAFETY: the one path is a NUL-terminated literal; the other pointers may be null for a flag change.
             step("make mounts private", unsafe {
                 libc::mount(
@@ -57,19 +53,13 @@ impl Placement {
             // SAFETY: a NUL-terminated string that lives through the call.
             step("chroot", unsafe { libc::chroot(root.as_ptr()) })?;
         }
-        if let Some(cwd) = self
-            .cwd
-            .as_deref()
-            .or(self.root.as_ref().map(|_| c"/"))
-        {
+        if let Some(cwd) = self.cwd.as_deref().or(self.root.as_ref().map(|_| c"/")) {
             // SAFETY: a NUL-terminated string that lives through the call.
             step("chdir", unsafe { libc::chdir(cwd.as_ptr()) })?;
         }
         if let Some((uid, gid, groups)) = &self.user {
             // SAFETY: the pointer and the length are of one live vector.
-            step("setgroups", unsafe {
-                libc::setgroups(groups.len(), groups.as_ptr())
-            })?;
+            step("setgroups", unsafe { libc::setgroups(groups.len(), groups.as_ptr()) })?;
             // SAFETY: no pointers.
             step("setresgid", unsafe { libc::setresgid(*gid, *gid, *gid) })?;
             // SAFETY: no pointers.
@@ -78,13 +68,9 @@ impl Placement {
         if let Some((uid_map, gid_map)) = &self.user_namespace {
             // A change of user clears the dumpable flag, and then /proc/self belongs to root.
             // SAFETY: no pointers.
-            step("prctl", unsafe {
-                libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0)
-            })?;
+            step("prctl", unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) })?;
             // SAFETY: no pointers.
-            step("unshare user", unsafe {
-                libc::unshare(libc::CLONE_NEWUSER)
-            })?;
+            step("unshare user", unsafe { libc::unshare(libc::CLONE_NEWUSER) })?;
             write_file(c"/proc/self/setgroups", b"deny")?;
             write_file(c"/proc/self/uid_map", uid_map.to_bytes())?;
             write_file(c"/proc/self/gid_map", gid_map.to_bytes())?;

@@ -39,15 +39,12 @@ except OSError as e:
 impl Lab {
     /// Python opens a connection. Prints `connected`, or the error's name and exits with 1.
     pub fn python_connect(&self, to: SocketAddr) -> Program {
-        self.python(PYTHON_CONNECT)
-            .args([to.ip().to_string(), to.port().to_string()])
+        self.python(PYTHON_CONNECT).args([to.ip().to_string(), to.port().to_string()])
     }
 
     /// Python sends a message by SMTP. Prints `sent`, or the error's name and exits with 1.
     pub fn python_mail(&self, to: SocketAddr, from: &str, rcpt: &str, subject: &str) -> Program {
-        self.python(PYTHON_MAIL)
-            .args([to.ip().to_string(), to.port().to_string()])
-            .args([from, rcpt, subject])
+        self.python(PYTHON_MAIL).args([to.ip().to_string(), to.port().to_string()]).args([from, rcpt, subject])
     }
 
     /// Python runs this text; further arguments are its `sys.argv[1:]`.

@@ -11,11 +11,7 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 /// # Panics
 /// When `deadline` has passed: with `what` was waited for and the last `Err`.
 #[track_caller]
-pub fn until<T, E: Debug>(
-    what: &str,
-    deadline: Duration,
-    mut probe: impl FnMut() -> Result<T, E>,
-) -> T {
+pub fn until<T, E: Debug>(what: &str, deadline: Duration, mut probe: impl FnMut() -> Result<T, E>) -> T {
     let start = Instant::now();
     let mut pause = Duration::from_micros(200);
     loop {

@@ -1,77 +1,85 @@
-//! From resolved rules to kernel tables.
-//!
-//! Every value of a table already includes the rules that leave its dimension open, because a key that is found
-//! replaces that set; and a prefix includes the rules of every shorter one that covers it.
+//! From resolved rules to the tables of the kernel.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+mod destination;
+#[cfg(test)]
+mod tests;
 
-use ipnet::IpNet;
+use std::collections::HashMap;
+use std::hash::Hash;
+
 use jiff::Timestamp;
 use portreeve_abi::{
-    CGROUP_NAME_LEN, CgroupKey, CgroupNode, DestKey, Dimension, EXPIRY_GROUPS, ExeId, ExeKey, ExpiryGroup,
-    FLAG_LOCAL_SUBMISSION, FLAG_REFUSE_TAINTED, IdKey, MAPS, MAX_RULES, MODE_ENFORCE, MODE_OBSERVE, PORT_WORDS,
-    PolicyHeader, PortKey, RuleSet,
+    CGROUP_NAME_LEN, CgroupKey, CgroupNode, DestKey, Dimension, EXPIRY_GROUPS, ExeKey, ExpiryGroup,
+    FLAG_LOCAL_SUBMISSION, FLAG_REFUSE_TAINTED, IdKey, MAPS, MAX_RULES, PORT_WORDS, PolicyHeader, PortKey, RuleSet,
 };
-use portreeve_decide::{Tables, mapped};
-use thiserror::Error;
+use portreeve_decide::Tables;
 
-use super::model::Policy;
+use super::model::{CgroupPath, Policy};
+use super::network::truncated;
 use super::resolve::{Resolved, ResolvedRule};
 use crate::clock::Clock;
 
-/// Why a policy has no tables.
-#[derive(Debug, Error, PartialEq, Eq)]
+/// Why a policy cannot be compiled.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CompileError {
-    /// Too many rules once each mail server is one.
-    #[error("{0} rules, with each mail server of an mta counted, are more than {MAX_RULES}; join some")]
-    Rules(usize),
-    /// A table is full. Half of it, because two policies are in it for a moment.
-    #[error("the policy needs {needed} entries in {table}, which has room for {room}; name fewer, or wider ones")]
-    Table {
-        /// The map.
-        table: &'static str,
-        /// What the policy needs.
-        needed: usize,
-        /// What there is.
-        room: usize,
+    /// More rules than a rule set has bits.
+    #[error("the policy comes to {rules} rules on this host and the kernel's tables hold {MAX_RULES}; join some of them")]
+    TooManyRules {
+        /// How many.
+        rules: usize,
     },
-    /// A name that fits into no key.
-    #[error("the cgroup name {0} is too long; name the cgroup above it")]
-    Name(String),
+    /// More entries than one generation may have.
+    #[error("the policy needs {wanted} entries for its {what} and the kernel's table has room for {limit}; name fewer")]
+    TableFull {
+        /// What the entries are for.
+        what: &'static str,
+        /// How many it needs.
+        wanted: usize,
+        /// How many there may be: half the table, for two generations stand in it at once.
+        limit: usize,
+    },
+    /// A cgroup that the programs cannot compare.
+    #[error("the cgroup {path} {why}")]
+    Cgroup {
+        /// Its path.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+    },
 }
 
 /// The tables of one generation.
 #[derive(Clone, Debug)]
 pub struct Compiled {
-    /// What holds as a whole.
+    /// What holds for the generation as a whole.
     pub header: PolicyHeader,
     /// The bitmap of guarded ports.
-    pub ports: Vec<u64>,
-    /// By executable.
+    pub ports: Box<[u64; PORT_WORDS]>,
+    /// Rules by executable.
     pub exe: Vec<(ExeKey, RuleSet)>,
-    /// By user.
+    /// Rules by effective user.
     pub user: Vec<(IdKey, RuleSet)>,
-    /// By group.
+    /// Rules by effective group.
     pub group: Vec<(IdKey, RuleSet)>,
     /// The tree of cgroup names.
     pub cgroup: Vec<(CgroupKey, CgroupNode)>,
-    /// By destination: the prefix length counts the generation's 32 bits too.
+    /// Rules by destination; the prefix length counts from the first bit of the generation.
     pub destination: Vec<(u32, DestKey, RuleSet)>,
-    /// By port.
+    /// Rules by port.
     pub port: Vec<(PortKey, RuleSet)>,
-    /// The rules' names, by number.
+    /// The name of each rule, by its number.
     pub rule_names: Vec<String>,
-    /// When the next rule ends, and the tables want to be made anew.
+    /// When the next rule ends: the policy is to be compiled anew then, because the kernel can tell only
+    /// [`EXPIRY_GROUPS`] ends apart and the wall clock may have been set.
     pub next_expiry: Option<Timestamp>,
 }
 
 impl Default for Compiled {
-    /// The tables of no policy: nothing is guarded, and nothing allowed.
+    /// No policy: everything to a guarded port is refused, and no port is guarded.
     fn default() -> Self {
         Self {
             header: PolicyHeader::default(),
-            ports: vec![0; PORT_WORDS],
+            ports: Box::new([0; PORT_WORDS]),
             exe: Vec::new(),
             user: Vec::new(),
             group: Vec::new(),
@@ -84,243 +92,271 @@ impl Default for Compiled {
     }
 }
 
-/// Makes the tables for a generation.
-///
-/// # Errors
-///
-/// When the policy does not fit into the maps.
-pub fn compile(policy: &Policy, resolved: &Resolved, generation: u32, clock: Clock) -> Result<Compiled, CompileError> {
-    let rules = &resolved.rules;
-    if rules.len() > MAX_RULES {
-        return Err(CompileError::Rules(rules.len()));
-    }
-    // A rule that has ended stays, so that numbers and names agree, and matches nothing.
-    let live = |rule: &&ResolvedRule| rule.expires.is_none_or(|end| end > clock.wall);
-    let mut compiled = Compiled::default();
-    compiled.header = header(policy, rules, generation, &clock);
-    compiled.rule_names = rules.iter().map(|rule| rule.name.clone()).collect();
-    compiled.next_expiry = rules.iter().filter(live).filter_map(|rule| rule.expires).min();
-    for port in &policy.guard.ports {
-        compiled.ports[usize::from(port >> 6)] |= 1 << (port & 63);
-    }
-    let wildcard = compiled.header.wildcard;
-    let sets = |pick: &dyn Fn(&ResolvedRule) -> Option<Vec<ExeId>>, dimension: Dimension| table(rules, pick, wildcard[dimension as usize]);
-    let exes = sets(&|rule| Some(rule.exe.as_ref()?.iter().filter_map(|(_, exe)| *exe).collect()), Dimension::Exe);
-    compiled.exe = exes.into_iter().map(|(exe, set)| (ExeKey { exe, generation, _pad: 0 }, set)).collect();
-    let users = table(rules, &|rule| rule.users.clone(), wildcard[Dimension::User as usize]);
-    compiled.user = users.into_iter().map(|(id, set)| (IdKey { generation, id }, set)).collect();
-    let groups = table(rules, &|rule| rule.groups.clone(), wildcard[Dimension::Group as usize]);
-    compiled.group = groups.into_iter().map(|(id, set)| (IdKey { generation, id }, set)).collect();
-    let ports = table(rules, &|rule| rule.ports.clone(), wildcard[Dimension::Port as usize]);
-    compiled.port = ports.into_iter().map(|(port, set)| (PortKey { generation, port: port.into() }, set)).collect();
-    compiled.destination = destinations(rules, generation, wildcard[Dimension::Destination as usize]);
-    compiled.cgroup = cgroups(rules, generation)?;
-    fits(&compiled)?;
-    Ok(compiled)
-}
-
-fn header(policy: &Policy, rules: &[ResolvedRule], generation: u32, clock: &Clock) -> PolicyHeader {
-    let guard = &policy.guard;
-    let mut header = PolicyHeader {
-        generation,
-        mode: if guard.observe { MODE_OBSERVE } else { MODE_ENFORCE },
-        refuse_errno: guard.refuse_with as i32 as u32,
-        ..PolicyHeader::default()
-    };
-    if guard.local_submission {
-        header.flags |= FLAG_LOCAL_SUBMISSION;
-    }
-    if guard.refuse_tainted {
-        header.flags |= FLAG_REFUSE_TAINTED;
-    }
-    let mut ends: BTreeMap<u64, RuleSet> = BTreeMap::new();
-    for (index, rule) in rules.iter().enumerate() {
-        if rule.audit {
-            header.audit.insert(index);
-        }
-        if let Some(end) = rule.expires {
-            if end <= clock.wall {
-                continue;
-            }
-            let left = end.duration_since(clock.wall).as_nanos().clamp(0, i128::from(u64::MAX)) as u64;
-            ends.entry(clock.boot.saturating_add(left).max(1)).or_default().insert(index);
-        }
-        let open = [
-            rule.exe.is_none(),
-            rule.users.is_none(),
-            rule.groups.is_none(),
-            rule.cgroups.is_none(),
-            rule.to.is_none(),
-            rule.ports.is_none(),
-        ];
-        for (set, open) in header.wildcard.iter_mut().zip(open) {
-            if open {
-                set.insert(index);
-            }
-        }
-    }
-    for (place, (deadline, set)) in ends.into_iter().enumerate() {
-        // More ends than places: the later ones share the last place's, which is earlier than their own. The agent
-        // renews the tables at every end, so that this shows only when it is gone for long, and then it refuses.
-        let group = &mut header.expiry[place.min(EXPIRY_GROUPS - 1)];
-        *group = ExpiryGroup {
-            deadline: if group.deadline == 0 { deadline } else { group.deadline },
-            rules: group.rules.or(set),
-        };
-    }
-    header
-}
-
-/// For each value that a rule names, the rules that name it and those that leave the dimension open.
-fn table<K: Ord>(
-    rules: &[ResolvedRule],
-    values: &dyn Fn(&ResolvedRule) -> Option<Vec<K>>,
-    open: RuleSet,
-) -> BTreeMap<K, RuleSet>
-where
-    K: Clone,
-{
-    let mut table: BTreeMap<K, RuleSet> = BTreeMap::new();
-    for (index, rule) in rules.iter().enumerate() {
-        for value in values(rule).into_iter().flatten() {
-            table.entry(value).or_insert(open).insert(index);
-        }
-    }
-    table
-}
-
-/// A network as the programs see it: 128 bits, IPv4 mapped.
-fn prefix(net: &IpNet) -> (u8, [u8; 16]) {
-    match net.trunc().addr() {
-        IpAddr::V4(v4) => (96 + net.prefix_len(), mapped(v4.octets())),
-        IpAddr::V6(v6) => (net.prefix_len(), v6.octets()),
-    }
-}
-
-fn destinations(rules: &[ResolvedRule], generation: u32, open: RuleSet) -> Vec<(u32, DestKey, RuleSet)> {
-    let mut nets: BTreeMap<(u8, [u8; 16]), IpNet> = BTreeMap::new();
-    for net in rules.iter().flat_map(|rule| rule.to.iter().flatten()) {
-        nets.insert(prefix(net), *net);
-    }
-    // ::/0 means IPv6: without an entry of its own, all of IPv4 would fall under a short IPv6 prefix.
-    let v4 = IpNet::from(ipnet::Ipv4Net::default());
-    if !nets.is_empty() {
-        nets.insert(prefix(&v4), v4);
-    }
-    nets.into_iter()
-        .map(|((bits, address), net)| {
-            let mut set = open;
-            for (index, rule) in rules.iter().enumerate() {
-                if rule.to.iter().flatten().any(|wide| wide.contains(&net)) {
-                    set.insert(index);
-                }
-            }
-            (32 + u32::from(bits), DestKey { generation: generation.to_ne_bytes(), address }, set)
-        })
-        .collect()
-}
-
-/// The tree of names: a node for each cgroup on the way to one that a rule names.
-fn cgroups(rules: &[ResolvedRule], generation: u32) -> Result<Vec<(CgroupKey, CgroupNode)>, CompileError> {
-    let mut tree: BTreeMap<(u32, [u8; CGROUP_NAME_LEN]), CgroupNode> = BTreeMap::new();
-    let mut next = 1;
-    for (index, rule) in rules.iter().enumerate() {
-        for path in rule.cgroups.iter().flatten() {
-            let mut parent = 0;
-            let mut names = path.split('/').filter(|name| !name.is_empty()).peekable();
-            while let Some(text) = names.next() {
-                if text.len() > CGROUP_NAME_LEN - 2 {
-                    return Err(CompileError::Name(text.to_owned()));
-                }
-                let mut name = [0; CGROUP_NAME_LEN];
-                name[..text.len()].copy_from_slice(text.as_bytes());
-                let node = tree.entry((parent, name)).or_insert_with(|| {
-                    let node = CgroupNode { node: next, ..CgroupNode::default() };
-                    next += 1;
-                    node
-                });
-                if names.peek().is_none() {
-                    node.rules.insert(index);
-                }
-                parent = node.node;
-            }
-        }
-    }
-    Ok(tree.into_iter().map(|((node, name), child)| (CgroupKey { generation, node, name }, child)).collect())
-}
-
-/// Two generations are in the maps for a moment, so each has half the room.
-fn fits(compiled: &Compiled) -> Result<(), CompileError> {
-    let needs = [
-        ("PR_EXE", compiled.exe.len()),
-        ("PR_USER", compiled.user.len()),
-        ("PR_GROUP", compiled.group.len()),
-        ("PR_CGROUP", compiled.cgroup.len()),
-        ("PR_DEST", compiled.destination.len()),
-        ("PR_PORT", compiled.port.len()),
-    ];
-    for (table, needed) in needs {
-        let room = MAPS.iter().find(|map| map.name == table).map_or(0, |map| map.entries as usize / 2);
-        if needed > room {
-            return Err(CompileError::Table { table, needed, room });
-        }
-    }
-    Ok(())
-}
-
 impl Compiled {
     /// Whether a port is guarded.
     #[must_use]
     pub fn guards(&self, port: u16) -> bool {
-        self.ports[usize::from(port >> 6)] >> (port & 63) & 1 == 1
+        self.ports[usize::from(port) / 64] >> (port % 64) & 1 == 1
     }
 
     /// The guarded ports.
     #[must_use]
     pub fn guarded_ports(&self) -> Vec<u16> {
-        (0..=u16::MAX).filter(|port| self.guards(*port)).collect()
+        (1..=u16::MAX).filter(|port| self.guards(*port)).collect()
     }
 }
 
-fn find<K: PartialEq, V: Copy>(table: &[(K, V)], key: &K) -> Option<V> {
-    table.iter().find(|(known, _)| known == key).map(|(_, value)| *value)
-}
-
+/// The look-ups of the kernel, over lists.
 impl Tables for Compiled {
     fn header(&self) -> Option<&PolicyHeader> {
+        // Generation 0 is that of no policy.
         (self.header.generation != 0).then_some(&self.header)
     }
 
     fn exe(&self, key: &ExeKey) -> Option<RuleSet> {
-        find(&self.exe, key)
+        self.exe.iter().find(|(found, _)| found == key).map(|(_, rules)| *rules)
     }
 
     fn user(&self, key: &IdKey) -> Option<RuleSet> {
-        find(&self.user, key)
+        self.user.iter().find(|(found, _)| found == key).map(|(_, rules)| *rules)
     }
 
     fn group(&self, key: &IdKey) -> Option<RuleSet> {
-        find(&self.group, key)
+        self.group.iter().find(|(found, _)| found == key).map(|(_, rules)| *rules)
     }
 
     fn cgroup(&self, key: &CgroupKey) -> Option<CgroupNode> {
-        find(&self.cgroup, key)
+        self.cgroup.iter().find(|(found, _)| found == key).map(|(_, node)| *node)
     }
 
     fn destination(&self, key: &DestKey) -> Option<RuleSet> {
-        let bits = |address: &[u8; 16]| u128::from_be_bytes(*address);
-        self.destination
-            .iter()
-            .filter(|(length, known, _)| {
-                let shift = 160 - length;
-                known.generation == key.generation
-                    && bits(&known.address).checked_shr(shift) == bits(&key.address).checked_shr(shift)
-            })
-            .max_by_key(|(length, ..)| *length)
-            .map(|(.., set)| *set)
+        let covers = |bits: u32, found: &DestKey| {
+            let length = u8::try_from(bits - destination::GENERATION_BITS).unwrap_or(u8::MAX);
+            found.generation == key.generation && truncated(key.address, length) == found.address
+        };
+        let covering = self.destination.iter().filter(|(bits, found, _)| covers(*bits, found));
+        covering.max_by_key(|(bits, _, _)| *bits).map(|(_, _, rules)| *rules)
     }
 
     fn port(&self, key: &PortKey) -> Option<RuleSet> {
-        find(&self.port, key)
+        self.port.iter().find(|(found, _)| found == key).map(|(_, rules)| *rules)
     }
+}
+
+/// Makes the tables of generation `generation` (not 0).
+///
+/// # Errors
+///
+/// When they do not fit into the kernel's maps beside those of the generation before.
+pub fn compile(
+    policy: &Policy,
+    resolved: &Resolved,
+    generation: u32,
+    clock: Clock,
+) -> Result<Compiled, CompileError> {
+    if resolved.rules.len() > MAX_RULES {
+        return Err(CompileError::TooManyRules { rules: resolved.rules.len() });
+    }
+    let guarded = CgroupPath::parse(&policy.guard.cgroup)
+        .map_err(|why| CompileError::Cgroup { path: policy.guard.cgroup.clone(), why })?;
+    // A rule that matches nothing is in no table and, above all, in no set of open dimensions.
+    let rules: Vec<(usize, &ResolvedRule)> = resolved.rules.iter().enumerate().filter(|(_, rule)| counts(rule, &clock)).collect();
+    let mut tables = [Table::default(), Table::default()];
+    let [users, groups] = &mut tables;
+    let (mut exes, mut ports) = (Table::default(), Table::default());
+    let mut cgroups = CgroupTree::new(generation);
+    let mut audit = RuleSet::EMPTY;
+    for (index, rule) in &rules {
+        let ids = |list: &[super::Named]| list.iter().map(|named| IdKey { generation, id: named.id }).collect();
+        let keys = |files: &[super::ExeFile]| {
+            files.iter().filter_map(|file| Some(ExeKey { exe: file.id?, generation, _pad: 0 })).collect()
+        };
+        exes.add(*index, rule.exe.as_deref().map(keys));
+        users.add(*index, rule.user.as_deref().map(ids));
+        groups.add(*index, rule.group.as_deref().map(ids));
+        let port_key = |port: &u16| PortKey { generation, port: u32::from(*port) };
+        ports.add(*index, rule.ports.as_ref().map(|ports| ports.iter().map(port_key).collect()));
+        cgroups.add(*index, &guarded, rule.cgroup.as_deref())?;
+        if rule.audit {
+            audit.insert(*index);
+        }
+    }
+    let (destination, destination_open) = destination::table(generation, &rules);
+    let mut wildcard = [RuleSet::EMPTY; Dimension::ALL.len()];
+    for (dimension, open) in [
+        (Dimension::Exe, exes.open),
+        (Dimension::User, users.open),
+        (Dimension::Group, groups.open),
+        (Dimension::Cgroup, cgroups.open),
+        (Dimension::Destination, destination_open),
+        (Dimension::Port, ports.open),
+    ] {
+        wildcard[dimension as usize] = open;
+    }
+    let mut flags = 0;
+    if policy.guard.local_submission {
+        flags |= FLAG_LOCAL_SUBMISSION;
+    }
+    if policy.guard.refuse_tainted {
+        flags |= FLAG_REFUSE_TAINTED;
+    }
+    let header = PolicyHeader {
+        generation,
+        mode: policy.guard.mode.abi(),
+        refuse_errno: policy.guard.refuse_with.errno(),
+        flags,
+        wildcard,
+        audit,
+        expiry: expiry_groups(&rules, &clock),
+    };
+    let compiled = Compiled {
+        header,
+        ports: port_bitmap(policy),
+        exe: exes.finish(),
+        user: users.finish(),
+        group: groups.finish(),
+        cgroup: cgroups.edges,
+        destination,
+        port: ports.finish(),
+        rule_names: resolved.rules.iter().map(|rule| rule.name.clone()).collect(),
+        next_expiry: rules.iter().filter_map(|(_, rule)| rule.expires).min(),
+    };
+    check_sizes(&compiled)?;
+    Ok(compiled)
+}
+
+fn counts(rule: &ResolvedRule, clock: &Clock) -> bool {
+    rule.problem.is_none() && rule.expires.is_none_or(|end| end > clock.wall)
+}
+
+/// One dimension that is looked up whole.
+struct Table<K> {
+    open: RuleSet,
+    entries: Vec<(K, RuleSet)>,
+    at: HashMap<K, usize>,
+}
+
+impl<K> Default for Table<K> {
+    fn default() -> Self {
+        Self { open: RuleSet::EMPTY, entries: Vec::new(), at: HashMap::new() }
+    }
+}
+
+impl<K: Copy + Eq + Hash> Table<K> {
+    /// Adds a rule with the keys it names; `None` leaves the dimension open, no keys match nothing.
+    fn add(&mut self, index: usize, keys: Option<Vec<K>>) {
+        let Some(keys) = keys else {
+            self.open.insert(index);
+            return;
+        };
+        for key in keys {
+            let at = *self.at.entry(key).or_insert_with(|| {
+                self.entries.push((key, RuleSet::EMPTY));
+                self.entries.len() - 1
+            });
+            self.entries[at].1.insert(index);
+        }
+    }
+
+    /// The entries. A look-up that finds one does not ask for the open rules, so each has them in it.
+    fn finish(&mut self) -> Vec<(K, RuleSet)> {
+        let entries = std::mem::take(&mut self.entries);
+        entries.into_iter().map(|(key, rules)| (key, rules.or(self.open))).collect()
+    }
+}
+
+/// The tree of cgroup names. Its nodes are walked one after another and the open rules added at the end, so unlike
+/// other entries they have only rules of their own in them.
+struct CgroupTree {
+    generation: u32,
+    open: RuleSet,
+    edges: Vec<(CgroupKey, CgroupNode)>,
+    at: HashMap<CgroupKey, usize>,
+}
+
+impl CgroupTree {
+    fn new(generation: u32) -> Self {
+        Self { generation, open: RuleSet::EMPTY, edges: Vec::new(), at: HashMap::new() }
+    }
+
+    fn add(&mut self, index: usize, guarded: &CgroupPath, cgroups: Option<&[CgroupPath]>) -> Result<(), CompileError> {
+        let Some(cgroups) = cgroups else {
+            self.open.insert(index);
+            return Ok(());
+        };
+        for cgroup in cgroups {
+            let whole = guarded.join(cgroup);
+            // The sub-tree may come from the command line, and the two together may be too deep.
+            let path = whole.to_string();
+            CgroupPath::parse(&path).map_err(|why| CompileError::Cgroup { path, why })?;
+            match self.walk(&whole) {
+                Some(at) => self.edges[at].1.rules.insert(index),
+                None => self.open.insert(index),
+            }
+        }
+        Ok(())
+    }
+
+    /// The last edge of a path, made where it is not there; none for the root.
+    fn walk(&mut self, path: &CgroupPath) -> Option<usize> {
+        let (mut node, mut last) = (0, None);
+        for text in path.names() {
+            let mut name = [0; CGROUP_NAME_LEN];
+            name[..text.len()].copy_from_slice(text.as_bytes());
+            let key = CgroupKey { generation: self.generation, node, name };
+            let at = *self.at.entry(key).or_insert(self.edges.len());
+            if at == self.edges.len() {
+                let next = u32::try_from(at).unwrap_or(u32::MAX - 1) + 1;
+                self.edges.push((key, CgroupNode { node: next, _pad: 0, rules: RuleSet::EMPTY }));
+            }
+            node = self.edges[at].1.node;
+            last = Some(at);
+        }
+        last
+    }
+}
+
+/// The ends of the rules in the kernel's clock, the soonest first. What comes after the last group ends with it, early
+/// rather than late; before that the policy has been compiled anew.
+fn expiry_groups(rules: &[(usize, &ResolvedRule)], clock: &Clock) -> [ExpiryGroup; EXPIRY_GROUPS] {
+    let mut ends: Vec<(Timestamp, usize)> =
+        rules.iter().filter_map(|(index, rule)| Some((rule.expires?, *index))).collect();
+    ends.sort_unstable();
+    let mut groups = [ExpiryGroup::default(); EXPIRY_GROUPS];
+    let (mut used, mut last) = (0, None);
+    for (end, index) in ends {
+        if last != Some(end) && used < EXPIRY_GROUPS {
+            let left = end.as_nanosecond().saturating_sub(clock.wall.as_nanosecond());
+            groups[used].deadline = clock.boot.saturating_add(u64::try_from(left).unwrap_or(u64::MAX));
+            used += 1;
+            last = Some(end);
+        }
+        groups[used - 1].rules.insert(index);
+    }
+    groups
+}
+
+fn port_bitmap(policy: &Policy) -> Box<[u64; PORT_WORDS]> {
+    let mut words = Box::new([0; PORT_WORDS]);
+    for port in &policy.guard.ports {
+        words[usize::from(*port) / 64] |= 1 << (port % 64);
+    }
+    words
+}
+
+fn check_sizes(compiled: &Compiled) -> Result<(), CompileError> {
+    for (name, what, wanted) in [
+        ("PR_EXE", "executables", compiled.exe.len()),
+        ("PR_USER", "users", compiled.user.len()),
+        ("PR_GROUP", "groups", compiled.group.len()),
+        ("PR_CGROUP", "units and cgroups", compiled.cgroup.len()),
+        ("PR_DEST", "destinations", compiled.destination.len()),
+        ("PR_PORT", "ports", compiled.port.len()),
+    ] {
+        let limit = MAPS.iter().find(|map| map.name == name).map_or(0, |map| map.entries as usize / 2);
+        if wanted > limit {
+            return Err(CompileError::TableFull { what, wanted, limit });
+        }
+    }
+    Ok(())
 }

@@ -1,314 +1,384 @@
-//! From names to what they name on this host.
+//! From names to what a host knows by these names.
 
+mod who;
+
+use std::collections::{BTreeSet, HashSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
 use portreeve_abi::ExeId;
 
-use super::diagnostic::{Diagnostic, Place, Severity};
-use super::host::{self, ExeFile, SystemHost};
-use super::model::{At, Policy, Rule, beneath};
-use super::mta::{self, Mta};
-use super::units;
+use super::diagnostic::{Diagnostic, Located, Place, Severity};
+use super::host::{ExeFile, ExeProblem, Host, SystemHost};
+use super::model::{Account, CgroupPath, MtaChoice, Policy, Rule, UnitChoice};
+use super::mta::{Mta, Users};
+use super::{overlap, unit};
 
-/// Programs that run whatever they are given.
-const INTERPRETERS: [&str; 16] = [
-    "bash", "busybox", "dash", "java", "ksh", "ld-linux", "ld-linux-x86-", "lua", "node", "perl", "php", "python",
-    "ruby", "sh", "tclsh", "zsh",
-];
-
-/// The rules with everything looked up.
+/// A policy as it stands on one host.
 #[derive(Clone, Debug, Default)]
 pub struct Resolved {
-    /// One or more for each rule of the policy: each mail server of an `mta` is a rule of its own.
+    /// The rules in order; `mta = "auto"` has become one for each mail server that is installed.
     pub rules: Vec<ResolvedRule>,
-    /// What was found on the way.
+    /// What does not fit this host.
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// A rule as the kernel asks about it. `None` leaves a dimension open; an empty list matches nothing.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ResolvedRule {
-    /// The name that records show.
+/// A user or group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Its number.
+    pub id: u32,
+    /// As the policy has it.
     pub name: String,
-    /// Executables. One the kernel could not be asked about has no identity and matches nothing.
-    pub exe: Option<Vec<(PathBuf, Option<ExeId>)>>,
+}
+
+/// A rule as it stands on one host. `None` leaves a dimension open, a list wants one of its elements.
+#[derive(Clone, Debug, Default)]
+pub struct ResolvedRule {
+    /// What it is called in records.
+    pub name: String,
+    /// The index of the policy's rule it comes from.
+    pub source: usize,
+    /// Where that begins.
+    pub place: Place,
+    /// Executables.
+    pub exe: Option<Vec<ExeFile>>,
     /// Effective users.
-    pub users: Option<Vec<u32>>,
+    pub user: Option<Vec<Named>>,
     /// Effective groups.
-    pub groups: Option<Vec<u32>>,
-    /// Paths of cgroups from the hierarchy's root.
-    pub cgroups: Option<Vec<String>>,
+    pub group: Option<Vec<Named>>,
+    /// Cgroups, below the guarded sub-tree.
+    pub cgroup: Option<Vec<CgroupPath>>,
     /// Destinations.
     pub to: Option<Vec<IpNet>>,
-    /// Ports.
-    pub ports: Option<Vec<u16>>,
-    /// From when on it no longer counts.
+    /// Destination ports.
+    pub ports: Option<BTreeSet<u16>>,
+    /// The executable was compared with a checksum: no other may take its place.
+    pub checksum: bool,
+    /// From when on the rule no longer counts.
     pub expires: Option<Timestamp>,
-    /// It only observes.
+    /// The rule only observes.
     pub audit: bool,
-    /// For people: who it sanctions.
-    pub who: String,
+    /// Why the rule matches nothing on this host.
+    pub problem: Option<String>,
 }
 
 impl Resolved {
-    /// Every executable that a rule resolved to.
-    pub fn executables(&self) -> impl Iterator<Item = (&Path, ExeId)> {
-        self.rules
-            .iter()
-            .flat_map(|rule| rule.exe.iter().flatten())
-            .filter_map(|(path, exe)| exe.map(|exe| (path.as_path(), exe)))
+    /// The rules, each as a line for people.
+    #[must_use]
+    pub fn describe(&self) -> Vec<String> {
+        self.rules.iter().map(ToString::to_string).collect()
     }
 
-    /// Lets every rule that names `path` match another executable too.
-    pub fn add_executable(&mut self, path: &Path, exe: ExeId) {
-        for rule in &mut self.rules {
-            if let Some(known) = &mut rule.exe
-                && known.iter().any(|(known, _)| known == path)
+    /// Every executable of a rule that counts, and how the kernel names it.
+    pub fn executables(&self) -> impl Iterator<Item = (&Path, ExeId)> {
+        let files = self.rules.iter().filter(|rule| rule.problem.is_none()).flat_map(|rule| rule.exe.iter().flatten());
+        files.filter_map(|file| Some((file.path.as_path(), file.id?)))
+    }
+
+    /// Lets another file count as the executable at `path`: one that a package upgrade has replaced and that is
+    /// still running. Rules with a checksum take none but the file they have compared.
+    pub fn add_executable(&mut self, path: &Path, id: ExeId) {
+        for files in self.rules.iter_mut().filter(|rule| !rule.checksum).filter_map(|rule| rule.exe.as_mut()) {
+            let same = files.iter().find(|file| file.path == path).cloned();
+            if let Some(same) = same
+                && !files.iter().any(|file| file.id == Some(id))
             {
-                known.push((path.to_owned(), Some(exe)));
+                files.push(ExeFile { id: Some(id), ..same });
             }
         }
     }
+}
 
-    /// A line for people about each rule.
-    #[must_use]
-    pub fn describe(&self) -> Vec<String> {
-        self.rules.iter().map(|rule| rule.who.clone()).collect()
+impl fmt::Display for ResolvedRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        if let Some(problem) = &self.problem {
+            return write!(f, ": matches nothing, {problem}");
+        }
+        let named = |list: &[Named]| {
+            let texts = list.iter().map(|named| match named.id.to_string() {
+                id if id == named.name => id,
+                id => format!("{} ({id})", named.name),
+            });
+            texts.collect::<Vec<_>>().join(" or ")
+        };
+        match &self.exe {
+            // A replaced file that still runs has the same path.
+            Some(files) => {
+                let mut paths: Vec<String> = files.iter().map(|file| file.path.display().to_string()).collect();
+                paths.dedup();
+                write!(f, ": {}", paths.join(" or "))?;
+            }
+            None => f.write_str(": any program")?,
+        }
+        if let Some(users) = &self.user {
+            write!(f, " as {}", named(users))?;
+        }
+        if let Some(groups) = &self.group {
+            write!(f, ", group {}", named(groups))?;
+        }
+        if let Some(cgroups) = &self.cgroup {
+            write!(f, ", in {}", joined(cgroups))?;
+        }
+        if let Some(networks) = &self.to {
+            write!(f, ", to {}", shortened(networks))?;
+        }
+        if let Some(ports) = &self.ports {
+            write!(f, ", port {}", shortened(&ports.iter().collect::<Vec<_>>()))?;
+        }
+        if let Some(time) = self.expires {
+            write!(f, ", until {time}")?;
+        }
+        f.write_str(if self.audit { ", only observed" } else { "" })
     }
 }
 
-/// Looks up everything that the rules name. What is not there makes its rule match nothing, and is said.
-pub fn resolve(policy: &Policy, host: &mut SystemHost<'_>) -> Resolved {
+fn joined<T: ToString>(list: &[T]) -> String {
+    list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
+}
+
+fn shortened<T: ToString>(list: &[T]) -> String {
+    match list.len() {
+        0..=4 => joined(list),
+        more => format!("{} and {} more", joined(&list[..3]), more - 3),
+    }
+}
+
+/// Looks up everything a policy names. What is not found makes its rule match nothing, never more.
+pub fn resolve(policy: &Policy, host: &mut dyn Host) -> Resolved {
     let mut resolver = Resolver { policy, host, resolved: Resolved::default() };
-    for rule in &policy.rules {
-        match &rule.mta {
-            Some(name) => resolver.mta_rule(rule, name),
-            None => resolver.plain_rule(rule),
+    for (index, rule) in policy.rules.iter().enumerate() {
+        match rule.mta {
+            Some(choice) => resolver.mail_servers(index, rule, choice),
+            None => resolver.rule(index, rule),
         }
     }
-    resolver.resolved
+    let mut resolved = resolver.resolved;
+    resolved.diagnostics.extend(overlap::findings(&policy.sources, &resolved.rules));
+    resolved
 }
 
-struct Resolver<'p, 'h, 'l> {
-    policy: &'p Policy,
-    host: &'h mut SystemHost<'l>,
+/// The path of a unit's cgroup from the root of the hierarchy, for a policy that guards a part of it.
+///
+/// # Errors
+///
+/// Why there is none, in a sentence.
+pub fn unit_path(policy: &Policy, unit: &str) -> Result<String, String> {
+    unit::check(unit).map_err(|mend| format!("\"{unit}\" is no unit with processes: {mend}"))?;
+    let path = SystemHost::new(None).unit(unit).path;
+    let below = CgroupPath::parse(&path).map_err(|why| format!("the cgroup {path} {why}"))?;
+    let guard = CgroupPath::parse(&policy.guard.cgroup).map_err(|why| format!("the guarded cgroup {why}"))?;
+    Ok(guard.join(&below).to_string())
+}
+
+struct Resolver<'a> {
+    policy: &'a Policy,
+    host: &'a mut dyn Host,
     resolved: Resolved,
 }
 
-impl Resolver<'_, '_, '_> {
-    fn say(&mut self, severity: Severity, place: &Place, what: String, mend: &str) {
-        self.resolved.diagnostics.push(Diagnostic::new(severity, place, what, mend));
+impl Resolver<'_> {
+    fn find(&mut self, severity: Severity, place: Place, what: String, mend: &str) {
+        let found = self.policy.sources.diagnostic(severity, place, what, mend.to_owned());
+        self.resolved.diagnostics.push(found);
     }
 
-    /// Everything of a rule but its executables and users.
-    fn common(&mut self, rule: &Rule) -> ResolvedRule {
-        let groups = self.numbers(rule, &rule.group, "group", host::group);
-        let cgroups = self.cgroups(rule);
-        let given = |empty: bool| !empty;
+    /// What a rule says beside who may send.
+    fn start(&mut self, source: usize, rule: &Rule, name: String) -> ResolvedRule {
+        if let Some(expires) = &rule.expires
+            && expires.value <= self.host.now()
+        {
+            let what = format!("this rule has ended, at {}", expires.value);
+            self.find(Severity::Warning, expires.place, what, "take the rule out, or give it a later end");
+        }
         ResolvedRule {
-            name: rule.name.clone(),
-            exe: None,
-            users: None,
-            groups,
-            cgroups,
-            to: given(rule.to.is_empty()).then(|| rule.to.iter().map(|to| to.value).collect()),
-            ports: given(rule.ports.is_empty()).then(|| rule.ports.iter().map(|port| port.value).collect()),
-            expires: rule.expires.as_ref().map(|expires| expires.value),
+            name,
+            source,
+            place: rule.place,
+            to: given(rule.to.iter().map(|to| to.value).collect()),
+            ports: (!rule.ports.is_empty()).then(|| rule.ports.clone()),
+            checksum: rule.sha256.is_some(),
+            expires: rule.expires.map(|expires| expires.value),
             audit: rule.audit,
-            who: String::new(),
+            ..ResolvedRule::default()
         }
     }
 
-    fn plain_rule(&mut self, rule: &Rule) {
-        let mut resolved = self.common(rule);
-        resolved.users = self.numbers(rule, &rule.user, "user", host::user);
+    fn rule(&mut self, source: usize, rule: &Rule) {
+        let mut resolved = self.start(source, rule, rule_name(rule, source));
         if !rule.exe.is_empty() {
-            let found: Vec<_> = rule.exe.iter().filter_map(|exe| self.executable(rule, exe)).collect();
-            resolved.exe = Some(found);
-        }
-        self.finish(rule, resolved);
-    }
-
-    /// A rule for each mail server that is installed.
-    fn mta_rule(&mut self, rule: &Rule, name: &At<String>) {
-        let mut seen: Vec<PathBuf> = Vec::new();
-        for mta in mta::named(&name.value) {
-            let Some((files, users)) = self.installed(rule, mta, &mut seen) else { continue };
-            let mut resolved = self.common(rule);
+            let mut files: Vec<ExeFile> = Vec::new();
+            for exe in &rule.exe {
+                match self.executable(rule, exe) {
+                    Ok(file) if files.contains(&file) => {}
+                    Ok(file) => files.push(file),
+                    Err(problem) => resolved.problem = Some(problem),
+                }
+            }
             resolved.exe = Some(files);
-            resolved.users = Some(users);
-            if !rule.user.is_empty() {
-                resolved.users = self.numbers(rule, &rule.user, "user", host::user);
-            }
-            let unnamed = rule.name.starts_with("rule ");
-            resolved.name = if unnamed { mta.name.to_owned() } else { format!("{} ({})", rule.name, mta.name) };
-            // Two unnamed rules for one mail server still need two names.
-            if self.resolved.rules.iter().any(|other| other.name == resolved.name) {
-                resolved.name = format!("{} ({})", rule.name, mta.name);
-            }
-            self.finish(rule, resolved);
         }
-        if seen.is_empty() {
-            let what = match name.value.as_str() {
-                "auto" => "no known mail server is installed, so this rule allows nobody".to_owned(),
-                other => format!("{other} is not installed, so this rule allows nobody"),
+        resolved.user = self.accounts(rule, &rule.user, who::Kind::User, &mut resolved.problem);
+        resolved.group = self.accounts(rule, &rule.group, who::Kind::Group, &mut resolved.problem);
+        resolved.cgroup = self.cgroups(rule, None, &mut resolved.problem);
+        self.set_user(rule, &resolved);
+        self.push(resolved);
+    }
+
+    /// A rule counts if each of its lists has an element left: a list that has lost one only allows less.
+    fn push(&mut self, mut rule: ResolvedRule) {
+        let lost = [
+            rule.exe.as_ref().is_some_and(Vec::is_empty),
+            rule.user.as_ref().is_some_and(Vec::is_empty),
+            rule.group.as_ref().is_some_and(Vec::is_empty),
+            rule.cgroup.as_ref().is_some_and(Vec::is_empty),
+        ];
+        rule.problem = match lost.contains(&true) {
+            true => Some(rule.problem.unwrap_or_else(|| "nothing it names is there".to_owned())),
+            false => None,
+        };
+        self.resolved.rules.push(rule);
+    }
+
+    fn mail_servers(&mut self, source: usize, rule: &Rule, choice: Located<MtaChoice>) {
+        let mut taken: HashSet<PathBuf> = HashSet::new();
+        let mut installed = Vec::new();
+        for mta in choice.value.mtas() {
+            let files = self.mail_server_files(rule, mta, choice.place, &mut taken);
+            if !files.is_empty() {
+                installed.push((mta, files));
+            }
+        }
+        if installed.is_empty() {
+            self.none_installed(source, rule, choice);
+        }
+        let several = installed.len() > 1;
+        for (mta, files) in installed {
+            let name = match &rule.name {
+                Some(name) if several => format!("{} ({})", name.value, mta.title),
+                Some(name) => name.value.clone(),
+                None => mta.title.to_owned(),
             };
-            self.say(Severity::Warning, &name.place, what, "install one, or write a rule with exe and user");
+            let mut resolved = self.start(source, rule, name);
+            resolved.exe = Some(files);
+            resolved.user = match rule.user.is_empty() {
+                true => self.mail_server_users(rule, mta, choice, &mut resolved.problem),
+                false => self.accounts(rule, &rule.user, who::Kind::User, &mut resolved.problem),
+            };
+            resolved.group = match rule.group.is_empty() {
+                true => self.mail_server_groups(rule, mta, choice, &mut resolved.problem),
+                false => self.accounts(rule, &rule.group, who::Kind::Group, &mut resolved.problem),
+            };
+            resolved.cgroup = self.cgroups(rule, Some(mta), &mut resolved.problem);
+            self.push(resolved);
         }
     }
 
-    /// The executables and users of a mail server, where both are there.
-    fn installed(
+    fn mail_server_files(
         &mut self,
         rule: &Rule,
         mta: &Mta,
-        seen: &mut Vec<PathBuf>,
-    ) -> Option<(Vec<(PathBuf, Option<ExeId>)>, Vec<u32>)> {
-        let root = rule.root.as_ref().map(|root| &root.value);
-        let users: Vec<u32> = mta.users.iter().filter_map(|user| host::user(user, root)).collect();
+        place: Place,
+        taken: &mut HashSet<PathBuf>,
+    ) -> Vec<ExeFile> {
         let mut files = Vec::new();
-        for path in mta.paths {
-            let Ok(file) = self.host.exe(&beneath(root, Path::new(path))) else { continue };
-            if file.script || seen.contains(&file.path) {
-                continue;
-            }
-            self.warn_of_writable(rule.mta.as_ref().map_or(&rule.place, |name| &name.place), &file);
-            seen.push(file.path.clone());
-            files.push((file.path, file.exe));
-        }
-        if files.is_empty() {
-            return None;
-        }
-        if users.is_empty() {
-            let what = format!("{} is installed, but none of its users exists: {}", mta.name, mta.users.join(", "));
-            self.say(Severity::Warning, &rule.place, what, "write a rule with exe and user");
-            return None;
-        }
-        Some((files, users))
-    }
-
-    fn executable(&mut self, rule: &Rule, exe: &At<PathBuf>) -> Option<(PathBuf, Option<ExeId>)> {
-        let path = beneath(rule.root.as_ref().map(|root| &root.value), &exe.value);
-        let file = match self.host.exe(&path) {
-            Ok(file) => file,
-            Err(why) => {
-                let what = format!("{} {why}", path.display());
-                self.say(Severity::Error, &exe.place, what, "correct the path, install the program, or remove the rule");
-                return None;
-            }
-        };
-        if file.script {
-            let what = format!("{} is a script: the kernel sees its interpreter", path.display());
-            self.say(Severity::Error, &exe.place, what, "name the interpreter, with a user and a unit that run nothing else");
-            return None;
-        }
-        self.warn_of_writable(&exe.place, &file);
-        let name = file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let stem = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.').trim_end_matches(".so");
-        if INTERPRETERS.contains(&stem) || name.starts_with("ld-") {
-            let what = format!("{} runs whatever it is given, so this rule sanctions all of it", file.path.display());
-            self.say(Severity::Warning, &exe.place, what, "name a user and a unit that run nothing else");
-        }
-        if let Some(wanted) = &rule.sha256 {
-            let found = self.host.sha256(&file.path).unwrap_or_else(|error| error.to_string());
-            if found != wanted.value {
-                let what = format!("{} has another SHA-256: {found}", file.path.display());
-                self.say(Severity::Error, &wanted.place, what, "see who changed the program; if it was you, write the new digest");
-                return None;
-            }
-        }
-        Some((file.path, file.exe))
-    }
-
-    fn warn_of_writable(&mut self, place: &Place, file: &ExeFile) {
-        if let Some(by) = &file.writable {
-            let what = format!("{} can be changed by {by}", file.path.display());
-            self.say(Severity::Warning, place, what, "give it to root: chown root:root, chmod go-w");
-        }
-    }
-
-    fn numbers(
-        &mut self,
-        rule: &Rule,
-        names: &[At<String>],
-        kind: &str,
-        look_up: impl Fn(&str, Option<&PathBuf>) -> Option<u32>,
-    ) -> Option<Vec<u32>> {
-        if names.is_empty() {
-            return None;
-        }
-        let mut found = Vec::new();
-        for name in names {
-            match look_up(&name.value, rule.root.as_ref().map(|root| &root.value)) {
-                Some(number) => found.push(number),
-                None => {
-                    let what = format!("there is no {kind} \"{}\"", name.value);
-                    let mend = format!("correct the name, or make the {kind}");
-                    self.say(Severity::Error, &name.place, what, &mend);
+        for path in mta.exes {
+            let path = Path::new(path);
+            match self.host.exe(rule.root.as_ref().map(|root| root.value.as_path()), path) {
+                // One path may be a link to another, or to another mail server's.
+                Ok(file) => {
+                    if taken.insert(file.path.clone()) && self.trusted(rule, &file, place) {
+                        files.push(file);
+                    }
+                }
+                Err(ExeProblem::Missing) => {}
+                Err(problem) => {
+                    let what = format!("{}, where {} may be, {problem}", path.display(), mta.title);
+                    self.find(Severity::Warning, place, what, "name the executable and the user in a rule with \"exe\"");
                 }
             }
+        }
+        files
+    }
+
+    fn none_installed(&mut self, source: usize, rule: &Rule, choice: Located<MtaChoice>) {
+        let mend = "install it, or name its executable and user with \"exe\" and \"user\"";
+        match choice.value {
+            MtaChoice::Auto => {
+                let what = "no mail server that is known is installed: by this rule nothing may send".to_owned();
+                self.find(Severity::Warning, choice.place, what, mend);
+            }
+            MtaChoice::One(mta) => {
+                let what = format!("{} is not installed where distributions put it", mta.title);
+                self.find(Severity::Error, choice.place, what.clone(), mend);
+                let name = rule.name.as_ref().map_or(mta.title.to_owned(), |name| name.value.clone());
+                let resolved = self.start(source, rule, name);
+                self.resolved.rules.push(ResolvedRule { problem: Some(what), ..resolved });
+            }
+        }
+    }
+
+    fn mail_server_users(
+        &mut self,
+        rule: &Rule,
+        mta: &Mta,
+        choice: Located<MtaChoice>,
+        problem: &mut Option<String>,
+    ) -> Option<Vec<Named>> {
+        let (names, count) = match mta.users {
+            Users::First(names) => (names, 1),
+            Users::Each(names) => (names, names.len()),
+            Users::Anybody => return None,
+        };
+        let found = self.existing(rule, names, who::Kind::User, count);
+        if found.is_empty() {
+            *problem = Some(self.nobody(mta, names, choice, who::Kind::User));
         }
         Some(found)
     }
 
-    fn cgroups(&mut self, rule: &Rule) -> Option<Vec<String>> {
-        if rule.unit.is_empty() && rule.cgroup.is_empty() {
+    fn mail_server_groups(
+        &mut self,
+        rule: &Rule,
+        mta: &Mta,
+        choice: Located<MtaChoice>,
+        problem: &mut Option<String>,
+    ) -> Option<Vec<Named>> {
+        if mta.groups.is_empty() {
             return None;
         }
-        let root = &self.policy.guard.cgroup;
-        let mut paths: Vec<String> = rule.cgroup.iter().map(|path| units::below(root, &path.value)).collect();
-        for name in &rule.unit {
-            match units::find(&name.value) {
-                Ok(unit) => {
-                    if unit.unknown {
-                        let what = format!("systemd does not know the unit {}", name.value);
-                        self.say(Severity::Warning, &name.place, what, "correct the name, or leave it for when the unit is there");
-                    }
-                    paths.push(units::below(root, &unit.path));
-                }
-                Err(what) => self.say(Severity::Error, &name.place, what, "see systemctl list-units"),
-            }
+        let found = self.existing(rule, mta.groups, who::Kind::Group, mta.groups.len());
+        if found.is_empty() {
+            *problem = Some(self.nobody(mta, mta.groups, choice, who::Kind::Group));
         }
-        Some(paths)
-    }
-
-    fn finish(&mut self, rule: &Rule, mut resolved: ResolvedRule) {
-        let texts = |list: &[At<String>]| list.iter().map(|at| at.value.clone()).collect::<Vec<_>>().join(" or ");
-        let mut who = match &resolved.exe {
-            Some(files) if files.is_empty() => "nothing that exists".to_owned(),
-            Some(files) => files.iter().map(|(path, _)| path.display().to_string()).collect::<Vec<_>>().join(" or "),
-            None => "any program".to_owned(),
-        };
-        let users: Vec<String> = resolved.users.iter().flatten().map(|uid| user_text(*uid, rule.root.is_some())).collect();
-        if !users.is_empty() {
-            who.push_str(&format!(" as {}", users.join(" or ")));
-        }
-        for (word, list) in [("group", &rule.group), ("in", &rule.unit), ("below", &rule.cgroup)] {
-            if !list.is_empty() {
-                who.push_str(&format!(" {word} {}", texts(list)));
-            }
-        }
-        if let Some(to) = &resolved.to {
-            who.push_str(&format!(" to {}", to.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")));
-        }
-        if let Some(expires) = &resolved.expires {
-            who.push_str(&format!(" until {expires}"));
-        }
-        if resolved.audit {
-            who.push_str(" (only observed)");
-        }
-        resolved.who = format!("{}: {who}", resolved.name);
-        self.resolved.rules.push(resolved);
+        Some(found)
     }
 }
 
-fn user_text(uid: u32, elsewhere: bool) -> String {
-    let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)).ok().flatten();
-    match user {
-        // The number means somebody else under another root.
-        Some(user) if !elsewhere => user.name,
-        _ => format!("uid {uid}"),
+/// A list that says something.
+fn given<T>(list: Vec<T>) -> Option<Vec<T>> {
+    (!list.is_empty()).then_some(list)
+}
+
+/// What a rule without a name is called.
+fn rule_name(rule: &Rule, source: usize) -> String {
+    if let Some(name) = &rule.name {
+        return name.value.clone();
+    }
+    let exe = rule.exe.first().and_then(|exe| Some(exe.value.file_name()?.to_string_lossy().into_owned()));
+    let account = |list: &[Located<Account>]| list.first().map(|account| account.value.to_string());
+    let unit = || match rule.unit.first().map(|unit| &unit.value) {
+        Some(UnitChoice::Name(name)) => Some(name.clone()),
+        Some(UnitChoice::Auto) | None => None,
+    };
+    let who = exe.or_else(|| account(&rule.user)).or_else(unit).or_else(|| account(&rule.group));
+    match who {
+        Some(who) => format!("{who} (rule {})", source + 1),
+        None => format!("rule {}", source + 1),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,16 +1,16 @@
 //! What the packages' installation scripts would have done, in short: users, directories, a configuration.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
 use super::{MtaRoot, Package};
 
-// High, so that they are nobody's on the host.
-pub(super) const POSTFIX: u32 = 61001;
-const POSTDROP: u32 = 61002;
-pub(super) const EXIM: u32 = 61003;
-pub(super) const OPENSMTPD: u32 = 61004;
-const OPENSMTPQ: u32 = 61005;
+// Above Debian's system users and below its host's dynamic ones, so that they are nobody's on the host.
+pub(super) const POSTFIX: u32 = 2101;
+const POSTDROP: u32 = 2102;
+pub(super) const EXIM: u32 = 2103;
+pub(super) const OPENSMTPD: u32 = 2104;
+const OPENSMTPQ: u32 = 2105;
 const MAIL: u32 = 8; // base-passwd's
 
 /// /etc/passwd, /etc/group and the names of the host.
@@ -73,18 +73,12 @@ pub(super) fn prepare(root: &MtaRoot) {
 
 /// The configuration: mail from this host, all of it to `relay`.
 #[track_caller]
-pub(super) fn relay_to(root: &MtaRoot, relay: SocketAddr) {
-    let (ip, port) = (relay.ip(), relay.port());
+pub(super) fn relay_to(root: &MtaRoot, relay: IpAddr) {
     match root.package() {
-        Package::Postfix => root.write(
-            "/etc/postfix/main.cf",
-            &format!("{MAIN_CF}relayhost = [{ip}]:{port}\n"),
-        ),
+        Package::Postfix => root.write("/etc/postfix/main.cf", &format!("{MAIN_CF}relayhost = [{relay}]:25\n")),
         Package::Exim => {
             // Set-user-id programs trust no configuration that others could have written.
-            let text = EXIM_CONF
-                .replace("RELAY_IP", &ip.to_string())
-                .replace("RELAY_PORT", &port.to_string());
+            let text = EXIM_CONF.replace("RELAY", &relay.to_string());
             root.write("/etc/exim4/exim4.conf", &text);
             own(root, "/etc/exim4/exim4.conf", 0o644, 0, 0);
         }
@@ -92,7 +86,7 @@ pub(super) fn relay_to(root: &MtaRoot, relay: SocketAddr) {
             "/etc/smtpd.conf",
             &format!(
                 "listen on 127.0.0.1 port 25\nlisten on ::1 port 25\n\
-                 action \"out\" relay host \"smtp://{relay}\"\nmatch from any for any action \"out\"\n"
+                 action \"out\" relay host \"smtp://{relay}:25\"\nmatch from any for any action \"out\"\n"
             ),
         ),
     }
@@ -107,8 +101,7 @@ fn directory(root: &MtaRoot, path: &str, mode: u32, uid: u32, gid: u32) {
 #[track_caller]
 fn own(root: &MtaRoot, path: &str, mode: u32, uid: u32, gid: u32) {
     let path = root.inside(path);
-    chown(&path, Some(uid), Some(gid))
-        .unwrap_or_else(|error| panic!("chown {}: {error}", path.display()));
+    chown(&path, Some(uid), Some(gid)).unwrap_or_else(|error| panic!("chown {}: {error}", path.display()));
     // After the owner, because a change of owner clears the set-id bits.
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
@@ -191,7 +184,7 @@ out:
 begin transports
 wire:
   driver = smtp
-  port = RELAY_PORT
+  port = 25
   hosts_avoid_tls = *
   hosts_try_chunking =
 

@@ -11,17 +11,8 @@ use super::Package;
 
 /// What the servers' scripts need beyond their packages' dependencies. `usr-is-merged` stands in for `usrmerge`,
 /// which would bring Perl.
-const BASE: &[&str] = &[
-    "usr-is-merged",
-    "base-files",
-    "bash",
-    "dash",
-    "coreutils",
-    "findutils",
-    "grep",
-    "hostname",
-    "sed",
-];
+const BASE: &[&str] =
+    &["usr-is-merged", "base-files", "bash", "dash", "coreutils", "findutils", "grep", "hostname", "sed"];
 
 /// The unpacked root of `package`, never to be written to.
 #[track_caller]
@@ -48,11 +39,11 @@ pub(super) fn base_root(package: Package) -> PathBuf {
     root
 }
 
-/// `<target>/tmp/mta`: what Cargo calls `CARGO_TARGET_TMPDIR`, which it tells only to tests, not to their library.
+/// `lab-debs` in Cargo's target directory: the same for tests, which lie in `deps`, and for the demonstration.
 fn cache() -> PathBuf {
-    // target/debug/deps/some_test-0123
-    let test = std::env::current_exe().unwrap();
-    test.ancestors().nth(3).unwrap().join("tmp/mta")
+    let program = std::env::current_exe().unwrap();
+    let target = program.ancestors().find(|dir| dir.join("CACHEDIR.TAG").is_file());
+    target.unwrap_or_else(|| panic!("{} lies in no cargo target directory", program.display())).join("lab-debs")
 }
 
 #[track_caller]
@@ -107,12 +98,8 @@ fn unpack(debs: &Path, root: &Path) {
         if deb.extension().is_none_or(|extension| extension != "deb") {
             continue;
         }
-        let mut contents = Command::new("dpkg-deb")
-            .arg("--fsys-tarfile")
-            .arg(&deb)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut contents =
+            Command::new("dpkg-deb").arg("--fsys-tarfile").arg(&deb).stdout(Stdio::piped()).spawn().unwrap();
         // The packages still have /bin and /lib as directories, and tar would put them in the links' place.
         let tar = Command::new("tar")
             .args(["-x", "--keep-directory-symlink", "--same-owner", "-p", "-C"])

@@ -1,7 +1,5 @@
 //! One test's own copy of a mail server's root.
 
-use std::cell::Cell;
-use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -13,10 +11,9 @@ use crate::mount::Mount;
 
 /// A root directory with a mail server in it: an overlay over the unpacked packages, unmounted on drop.
 #[derive(Debug)]
-pub struct MtaRoot {
+pub(super) struct MtaRoot {
     package: Package,
-    base: PathBuf,
-    runs: Cell<u32>,
+    path: PathBuf,
     // In the order of the unmounting.
     _proc: Mount,
     _overlay: Mount,
@@ -26,24 +23,15 @@ impl MtaRoot {
     #[track_caller]
     pub(super) fn new(package: Package, base: &Path) -> Self {
         let lower = debs::base_root(package);
-        for dir in ["upper", "work", "run"] {
+        for dir in ["upper", "work"] {
             std::fs::create_dir_all(base.join(dir)).unwrap();
         }
         let (root, shown) = (base.join("root"), base.display());
-        let options = format!(
-            "lowerdir={},upperdir={shown}/upper,workdir={shown}/work",
-            lower.display()
-        );
+        let options = format!("lowerdir={},upperdir={shown}/upper,workdir={shown}/work", lower.display());
         let overlay = Mount::new("overlay", "overlay", &root, &options);
         let proc = Mount::bind(Path::new("/proc"), &root.join("proc"));
-        let made = Self {
-            package,
-            base: base.into(),
-            runs: Cell::new(0),
-            _proc: proc,
-            _overlay: overlay,
-        };
-        devices(&root.join("dev"));
+        let made = Self { package, path: root, _proc: proc, _overlay: overlay };
+        devices(&made.path.join("dev"));
         config::users(&made);
         config::prepare(&made);
         made
@@ -51,45 +39,34 @@ impl MtaRoot {
 
     /// Which server it holds.
     #[must_use]
-    pub fn package(&self) -> Package {
+    pub(super) fn package(&self) -> Package {
         self.package
     }
 
     /// The root directory, by the path that the host has for it.
     #[must_use]
-    pub fn path(&self) -> PathBuf {
-        self.base.join("root")
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The path that the host has for one inside.
     #[must_use]
-    pub fn inside(&self, path: &str) -> PathBuf {
-        self.path().join(path.trim_start_matches('/'))
+    pub(super) fn inside(&self, path: &str) -> PathBuf {
+        self.path.join(path.trim_start_matches('/'))
     }
 
     /// A program inside, with this as its root; it has no host and no cgroup yet.
-    pub fn program(&self, path: &str) -> Program {
-        let run = self.runs.get();
-        self.runs.set(run + 1);
-        let output = self.base.join("run").join(run.to_string());
-        Program::new(path.into(), output)
-            .in_root(&self.path())
-            .env("LANG", "C")
+    #[must_use]
+    pub(super) fn program(&self, path: &str) -> Program {
+        Program::new(path.into()).in_root(&self.path).env("LANG", "C")
     }
 
     /// Writes a file inside, with the directories above it.
     #[track_caller]
-    pub fn write(&self, path: &str, text: &str) {
+    pub(super) fn write(&self, path: &str, text: &str) {
         let target = self.inside(path);
         std::fs::create_dir_all(target.parent().unwrap()).unwrap();
-        std::fs::write(&target, text)
-            .unwrap_or_else(|error| panic!("write {}: {error}", target.display()));
-    }
-
-    /// Points the server at the host that takes all its mail.
-    #[track_caller]
-    pub(super) fn configure(&self, relay: SocketAddr) {
-        config::relay_to(self, relay);
+        std::fs::write(&target, text).unwrap_or_else(|error| panic!("write {}: {error}", target.display()));
     }
 }
 
@@ -102,13 +79,8 @@ fn devices(dev: &Path) {
         let path = dev.join(name);
         mknod(&path, SFlag::S_IFCHR, mode, makedev(1, minor)).unwrap();
         // The umask does not apply to what a device is for.
-        nix::sys::stat::fchmodat(
-            nix::fcntl::AT_FDCWD,
-            &path,
-            mode,
-            nix::sys::stat::FchmodatFlags::FollowSymlink,
-        )
-        .unwrap();
+        nix::sys::stat::fchmodat(nix::fcntl::AT_FDCWD, &path, mode, nix::sys::stat::FchmodatFlags::FollowSymlink)
+            .unwrap();
     }
     symlink("/proc/self/fd", dev.join("fd")).unwrap();
     for (number, name) in ["stdin", "stdout", "stderr"].iter().enumerate() {

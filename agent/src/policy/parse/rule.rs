@@ -67,6 +67,11 @@ pub(super) fn rule(reader: &mut Reader<'_>, span: Range<usize>, table: &DeTable<
         }
     }
     together(reader, span, table, exe_alone);
+    let auto = rule.unit.iter().any(|unit| unit.value == UnitChoice::Auto);
+    if let (Some(value), true) = (table.get("unit"), auto && table.get("mta").is_none()) {
+        let what = "\"auto\" stands for the units of a mail server, and this rule has no \"mta\"".to_owned();
+        reader.error(value.span(), what, "name the unit");
+    }
     rule
 }
 

@@ -109,7 +109,7 @@ impl Agent {
     /// Everything that is wrong with it; the policy before it stays in force.
     pub fn reload(&mut self) -> Result<Reloaded, String> {
         let loaded = policy::load(&self.policy_path);
-        self.watched.files(&loaded.files);
+        self.watched.files(&loaded);
         let outcome = self.put_in_force(loaded);
         match &outcome {
             Ok(reloaded) => {
@@ -126,6 +126,11 @@ impl Agent {
 
     fn put_in_force(&mut self, loaded: Loaded) -> Result<Reloaded, String> {
         let files = loaded.files.clone();
+        if loaded.diagnostics.iter().any(Diagnostic::is_error) {
+            // What the draft names is looked up all the same: everything that is wrong is said in one go.
+            let resolved = policy::resolve(&loaded.draft, &mut host(&mut self.guard));
+            return Err(errors(loaded.diagnostics.iter().chain(&resolved.diagnostics)));
+        }
         let (mut policy, digest, warnings) = usable(loaded)?;
         if let Some(cgroup) = &self.cgroup_override {
             policy.guard.cgroup.clone_from(cgroup);
@@ -135,10 +140,8 @@ impl Agent {
         }
         let resolved = policy::resolve(&policy, &mut host(&mut self.guard));
         // A rule that names what is not there is a mistake of whoever writes the policy now, and is said so.
-        let errors: Vec<String> =
-            resolved.diagnostics.iter().filter(|d| d.is_error()).map(ToString::to_string).collect();
-        if !errors.is_empty() {
-            return Err(errors.join("\n"));
+        if resolved.diagnostics.iter().any(Diagnostic::is_error) {
+            return Err(errors(&resolved.diagnostics));
         }
         let before = (self.mode_override.take(), self.in_force.since);
         let replaced = std::mem::replace(
@@ -184,6 +187,8 @@ impl Agent {
     ///
     /// Why not; what was in force stays so.
     pub fn renew(&mut self) -> Result<(), String> {
+        // Before anything is looked up: what moves from here on is seen as a change.
+        let seen = watch::signatures(&self.in_force.policy);
         let mut resolved = policy::resolve(&self.in_force.policy, &mut host(&mut self.guard));
         self.watched.superseded(&mut resolved, &mut self.guard);
         let generation = self.guard.next_generation().map_err(|error| error.to_string())?;
@@ -194,7 +199,7 @@ impl Agent {
         }
         self.recorder.policy(generation, compiled.rule_names.clone());
         self.guard.apply(&compiled).map_err(|error| error.to_string())?;
-        self.watched.executables(&self.in_force.policy, &resolved);
+        self.watched.executables(seen, &resolved);
         self.in_force.resolved = resolved;
         self.in_force.compiled = compiled;
         Ok(())
@@ -241,12 +246,18 @@ impl Agent {
 
 /// The policy of a load without errors; else all its errors in one text.
 fn usable(loaded: Loaded) -> Result<(Policy, String, Vec<Diagnostic>), String> {
-    let errors: Vec<String> = loaded.diagnostics.iter().filter(|d| d.is_error()).map(ToString::to_string).collect();
-    let digest = loaded.digest.clone();
     match loaded.policy {
-        Some(policy) if errors.is_empty() => Ok((policy, digest, loaded.diagnostics)),
-        _ => Err(errors.join("\n")),
+        Some(policy) if !loaded.diagnostics.iter().any(Diagnostic::is_error) => {
+            Ok((policy, loaded.digest, loaded.diagnostics))
+        }
+        _ => Err(errors(&loaded.diagnostics)),
     }
+}
+
+/// The errors of several findings, in one text.
+fn errors<'d>(found: impl IntoIterator<Item = &'d Diagnostic>) -> String {
+    let errors: Vec<String> = found.into_iter().filter(|d| d.is_error()).map(ToString::to_string).collect();
+    errors.join("\n")
 }
 
 /// The host as the policy's rules are looked up on it; the kernel is asked how it sees a file.

@@ -1,7 +1,7 @@
-//! The policy: from TOML to checked rules, to what they name on this host, to kernel tables.
+//! From the policy file to the tables of the kernel, in three steps that share no state.
 //!
-//! [`load`] reads and checks the text, [`resolve`] looks up what the rules name, [`compile`] makes the tables. No step
-//! stops at its first finding.
+//! [`load`] reads and checks the text, [`resolve`] looks up on a [`Host`] what the text names, and [`compile`] turns
+//! the result into tables. Each step goes on as far as it can, so that one run shows everything there is to mend.
 
 mod compile;
 mod diagnostic;
@@ -9,17 +9,20 @@ mod host;
 mod load;
 mod model;
 mod mta;
-mod reader;
+mod network;
+mod overlap;
+mod parse;
 mod resolve;
-mod units;
+mod unit;
 
 pub use compile::{CompileError, Compiled, compile};
-pub use diagnostic::{Diagnostic, Place, Severity};
-pub use host::{ExeFile, Learn, SystemHost};
+pub use diagnostic::{Diagnostic, Located, Place, Severity, Sources};
+pub use host::{ExeFile, ExeProblem, Host, Learn, SystemHost, UnitPlace, Weakness};
 pub use load::{Loaded, load};
-pub use model::{GuardSection, Policy, Rule};
-pub use resolve::{Resolved, ResolvedRule, resolve};
-pub use units::unit_path;
+pub use model::{Account, CgroupPath, Guard, Mode, MtaChoice, Policy, Refusal, Rule, UnitChoice};
+pub use mta::{MTAS, Mta, Users};
+pub use parse::keys;
+pub use resolve::{Named, Resolved, ResolvedRule, resolve, unit_path};
 
 #[cfg(test)]
 mod tests;

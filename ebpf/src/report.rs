@@ -169,9 +169,6 @@ unsafe fn exe_path(event: *mut Event, file: Option<Address>) -> u16 {
                 vfsmount = below + offset!(mount_mnt);
                 continue;
             }
-            if parent == dentry {
-                break;
-            }
             let Some(name) = read::pointer(dentry + offset!(dentry_name)) else { break };
             // SAFETY: `used` leaves a whole part's length to the end of the array.
             let written = unsafe { read::kernel_str(buffer.add(used), PATH_PART_LEN as u32, name) };
@@ -179,6 +176,11 @@ unsafe fn exe_path(event: *mut Event, file: Option<Address>) -> u16 {
                 break;
             }
             used += written as usize;
+            if parent == dentry {
+                // A file that only ever was in memory hangs on nothing (`d_alloc_pseudo`, fs/dcache.c).
+                complete = true;
+                break;
+            }
             dentry = parent;
         }
     }

@@ -45,7 +45,9 @@ impl Host {
     #[track_caller]
     pub(crate) fn wire(number: u8, a: &Self, b: &Self) {
         let (at_a, at_b) = (format!("w{number}a"), format!("w{number}b"));
-        a.ip(&format!("link add {at_a} type veth peer name {at_b}"));
+        // Unlike indices: with like ones in both namespaces the kernel's link watch takes a second longer.
+        let (index_a, index_b) = (100 + u32::from(number) * 2, 101 + u32::from(number) * 2);
+        a.ip(&format!("link add {at_a} index {index_a} type veth peer name {at_b} index {index_b}"));
         a.ip(&format!("link set {at_b} netns {}", b.netns.path().display()));
         for (host, device, last) in [(a, at_a, 1), (b, at_b, 2)] {
             let v4 = Ipv4Addr::new(198, 51, 100, number * 4 + last);

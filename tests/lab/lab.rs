@@ -136,8 +136,10 @@ impl Lab {
         // Beside the tests' own binaries, whatever the profile and the target directory are.
         let tests = std::env::current_exe().unwrap();
         let built = tests.parent().unwrap().parent().unwrap().join("lab-client");
-        std::fs::copy(&built, to).unwrap_or_else(|error| panic!("copy {}: {error}", built.display()));
-        std::fs::set_permissions(to, Permissions::from_mode(0o755)).unwrap();
+        // By another process: a descriptor open for writing here would be inherited by whatever another thread forks at
+        // this moment, and executing the copy would fail with ETXTBSY.
+        let done = std::process::Command::new("install").args(["-m", "0755"]).arg(&built).arg(to).status();
+        assert!(done.is_ok_and(|status| status.success()), "copy {} to {}", built.display(), to.display());
     }
 
     /// A new file system, mounted below the lab's directory.

@@ -127,7 +127,7 @@ impl<'a> Mta<'a> {
         let command: &[&str] = match self.package() {
             Package::Postfix => &["/usr/sbin/postfix", "start-fg"],
             Package::Exim => &["/usr/sbin/exim4", "-bdf", "-q1h"],
-            Package::OpenSmtpd => &["/usr/sbin/smtpd", "-F"],
+            Package::OpenSmtpd => &["/usr/sbin/smtpd", "-d"],
         };
         let daemon = self.daemon.insert(self.program(command[0]).args(&command[1..]).spawn(&self.log));
         let name = self.root.package().name();

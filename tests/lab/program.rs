@@ -47,7 +47,10 @@ pub struct Running(Child);
 
 impl Program {
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { command: Command::new(path), host: None, cgroup: None, user: None, root: None, input: None }
+        // The tests' own environment has what the guard calls a taint (cargo sets LD_LIBRARY_PATH).
+        let mut command = Command::new(path);
+        command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        Self { command, host: None, cgroup: None, user: None, root: None, input: None }
     }
 
     /// Arguments.

@@ -82,9 +82,16 @@ fn prepare(options: &Options) -> Result<Agent, String> {
         policy.guard.cgroup.clone_from(cgroup);
     }
     let files = loaded.files.clone();
+    let mut watched = super::watch::Watched::default();
+    if last_good {
+        // The copy does not change; the file that does not check will be mended.
+        watched.only_files([&options.config]);
+    } else {
+        watched.files(&loaded);
+    }
     let mut agent = Agent::start(options.instance.clone(), options.config.clone(), loaded, last_good)?;
     agent.cgroup_override.clone_from(&options.cgroup);
-    agent.watched.files(&if last_good { vec![options.config.clone()] } else { files.clone() });
+    agent.watched.take_files(watched);
     let root = mounts::cgroup2().map_err(|error| error.to_string())?;
     let cgroup = root.join(agent.in_force.policy.guard.cgroup.trim_start_matches('/'));
     agent.guard.attach(&cgroup).map_err(|error| error.to_string())?;

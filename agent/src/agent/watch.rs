@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use super::Agent;
 use crate::kernel::Guard;
-use crate::policy::{Policy, Resolved};
+use crate::policy::{Loaded, Policy, Resolved};
 
 /// What `stat()` says of a file, as far as it moves when the file does.
-type Signature = Option<(u64, u64, i64, i64)>;
+pub(super) type Signature = Option<(u64, u64, i64, i64)>;
 
 /// How many superseded executables are kept for processes that still run them.
 const SUPERSEDED: usize = 64;
@@ -38,15 +38,29 @@ struct Held {
 }
 
 impl Watched {
-    /// Looks at these files of a policy from now on.
-    pub(super) fn files(&mut self, files: &[PathBuf]) {
-        self.files = files.iter().map(|path| (path.clone(), signature(path))).collect();
+    /// Looks at the files of a policy from now on, and at the folders in which a new file would belong to it.
+    pub(super) fn files(&mut self, loaded: &Loaded) {
+        self.only_files(loaded.files.iter().chain(&loaded.folders));
     }
 
-    /// Looks at every path that a rule could resolve to from now on, there or not.
-    pub(super) fn executables(&mut self, policy: &Policy, resolved: &Resolved) {
-        let paths = policy.executable_paths().into_iter().chain(resolved.executables().map(|(path, _)| path.to_owned()));
-        self.executables = paths.map(|path| (path.clone(), signature(&path))).collect();
+    /// Looks at these files from now on.
+    pub(super) fn only_files<'p>(&mut self, files: impl IntoIterator<Item = &'p PathBuf>) {
+        self.files = files.into_iter().map(|path| (path.clone(), signature(path))).collect();
+    }
+
+    /// Looks at the files that another looks at from now on.
+    pub(super) fn take_files(&mut self, other: Self) {
+        self.files = other.files;
+    }
+
+    /// Looks at every path that a rule could resolve to from now on, there or not: a change is what differs from `seen`.
+    pub(super) fn executables(&mut self, seen: HashMap<PathBuf, Signature>, resolved: &Resolved) {
+        self.executables = seen;
+        // What no rule names any more is let go: an open file keeps its file system from being unmounted.
+        let named: Vec<&Path> = resolved.executables().map(|(path, _)| path).collect();
+        let seen = &self.executables;
+        self.open.retain(|path, _| seen.contains_key(path) || named.contains(&path.as_path()));
+        self.superseded.retain(|(path, _)| seen.contains_key(path) || named.contains(&path.as_path()));
         for (path, _) in resolved.executables() {
             let Some(held) = Held::open(path) else { continue };
             if let Some(before) = self.open.get(path)
@@ -106,6 +120,11 @@ impl Held {
             .metadata()
             .is_ok_and(|meta| meta.size() == self.size && (meta.mtime(), meta.mtime_nsec()) == self.mtime)
     }
+}
+
+/// How every path that a rule could resolve to stands.
+pub(super) fn signatures(policy: &Policy) -> HashMap<PathBuf, Signature> {
+    policy.executable_paths().into_iter().map(|path| (path.clone(), signature(&path))).collect()
 }
 
 /// Device and inode of every executable that runs.

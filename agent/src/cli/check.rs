@@ -23,12 +23,10 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Outcome {
     let loaded = policy::load(&args.file);
     let mut findings: Vec<Diagnostic> = loaded.diagnostics;
-    let mut rules = Vec::new();
-    if let Some(policy) = &loaded.policy {
-        let resolved = policy::resolve(policy, &mut SystemHost::new(None));
-        rules = resolved.describe();
-        findings.extend(resolved.diagnostics);
-    }
+    // Also when the text has errors: everything that is wrong is said in one run.
+    let resolved = policy::resolve(&loaded.draft, &mut SystemHost::new(None));
+    let rules = resolved.describe();
+    findings.extend(resolved.diagnostics);
     let errors = findings.iter().filter(|finding| finding.is_error()).count();
     let warnings = findings.len() - errors;
     for finding in &findings {

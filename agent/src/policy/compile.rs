@@ -23,7 +23,9 @@ use crate::clock::Clock;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CompileError {
     /// More rules than a rule set has bits.
-    #[error("the policy comes to {rules} rules on this host and the kernel's tables hold {MAX_RULES}; join some of them")]
+    #[error(
+        "the policy comes to {rules} rules on this host and the kernel's tables hold {MAX_RULES}; join some of them"
+    )]
     TooManyRules {
         /// How many.
         rules: usize,
@@ -148,19 +150,15 @@ impl Tables for Compiled {
 /// # Errors
 ///
 /// When they do not fit into the kernel's maps beside those of the generation before.
-pub fn compile(
-    policy: &Policy,
-    resolved: &Resolved,
-    generation: u32,
-    clock: Clock,
-) -> Result<Compiled, CompileError> {
+pub fn compile(policy: &Policy, resolved: &Resolved, generation: u32, clock: Clock) -> Result<Compiled, CompileError> {
     if resolved.rules.len() > MAX_RULES {
         return Err(CompileError::TooManyRules { rules: resolved.rules.len() });
     }
     let guarded = CgroupPath::parse(&policy.guard.cgroup)
         .map_err(|why| CompileError::Cgroup { path: policy.guard.cgroup.clone(), why })?;
     // A rule that matches nothing is in no table and, above all, in no set of open dimensions.
-    let rules: Vec<(usize, &ResolvedRule)> = resolved.rules.iter().enumerate().filter(|(_, rule)| counts(rule, &clock)).collect();
+    let rules: Vec<(usize, &ResolvedRule)> =
+        resolved.rules.iter().enumerate().filter(|(_, rule)| counts(rule, &clock)).collect();
     let mut tables = [Table::default(), Table::default()];
     let [users, groups] = &mut tables;
     let (mut exes, mut ports) = (Table::default(), Table::default());

@@ -1,12 +1,13 @@
 //! From files to a checked policy.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use portreeve_abi::MAX_RULES;
 
-use super::diagnostic::{Diagnostic, Located, Severity, Sources};
+use super::diagnostic::{Diagnostic, Located, Severity};
 use super::model::{Policy, digest};
 use super::parse::{Parsed, Role, parse};
 
@@ -18,6 +19,8 @@ const LARGEST_FILE: u64 = 16 << 20;
 pub struct Loaded {
     /// The policy; none if there is an error.
     pub policy: Option<Policy>,
+    /// What could be read of it even so: to be resolved for further findings, never to be put in force.
+    pub draft: Policy,
     /// Everything that was found, in the order of the text.
     pub diagnostics: Vec<Diagnostic>,
     /// The files that make up the policy, the main file first.
@@ -44,8 +47,10 @@ pub fn load(path: &Path) -> Loaded {
     }
     let digest = digest(&loader.policy.sources);
     let good = !loader.diagnostics.iter().any(Diagnostic::is_error);
+    loader.policy.draft = !good;
     Loaded {
-        policy: good.then_some(loader.policy),
+        policy: good.then(|| loader.policy.clone()),
+        draft: loader.policy,
         diagnostics: loader.diagnostics,
         files: loader.files,
         folders: loader.folders,
@@ -171,11 +176,11 @@ impl Loader {
 
 /// The text of a file, and whether everybody can write it; or what is wrong and the mend.
 fn read(path: &Path) -> Result<(String, bool), (String, &'static str)> {
-    let unreadable = |error: std::io::Error| {
-        let mend = match error.kind() {
-            std::io::ErrorKind::NotFound => "create it; config/portreeve.toml of the source tree is one that works",
-            std::io::ErrorKind::PermissionDenied => "read it as root, or give yourself the right to",
-            _ => "look at the file and its folder",
+    let unreadable = |error: io::Error| {
+        let mend = if error.kind() == io::ErrorKind::NotFound {
+            "create it; config/portreeve.toml of the source tree is one that works"
+        } else {
+            "look at the rights to the file and its folder, or run this as root"
         };
         (format!("cannot read {}: {error}", path.display()), mend)
     };
@@ -332,7 +337,9 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_said_with_the_path() {
         let loaded = load(Path::new("/nonexistent/portreeve.toml"));
-        assert!(loaded.policy.is_none() && loaded.diagnostics[0].to_string().contains("--> /nonexistent/portreeve.toml"));
+        assert!(
+            loaded.policy.is_none() && loaded.diagnostics[0].to_string().contains("--> /nonexistent/portreeve.toml")
+        );
         let folder = folder(&[]);
         assert!(load(folder.path()).diagnostics[0].what.ends_with("is no file"));
         fs::write(folder.path().join("x"), b"# a\n\xff").unwrap();

@@ -1,71 +1,153 @@
-//! The mail servers that are known by name, with the paths and users of their distributions' packages.
+//! The mail servers that `mta = "auto"` knows.
 
-/// A known mail server: the program that talks to other mail servers, and who it runs as.
+/// A mail server: where distributions put the program that connects to other servers, and whom it runs as.
+///
+/// `/usr/sbin/sendmail` is in no row: it is a link to another mail server, or Postfix's or Courier's submission
+/// command, more often than it is Sendmail.
 #[derive(Debug)]
-pub(super) struct Mta {
-    /// The name in the policy.
-    pub(super) name: &'static str,
-    /// Where the sending program is, by distribution.
-    pub(super) paths: &'static [&'static str],
-    /// The users it sends as, by distribution.
-    pub(super) users: &'static [&'static str],
+pub struct Mta {
+    /// The value of `mta` in a rule.
+    pub key: &'static str,
+    /// Its name.
+    pub title: &'static str,
+    /// Where the program may be; all that exist count, links followed.
+    pub exes: &'static [&'static str],
+    /// Effective users, by name.
+    pub users: Users,
+    /// Effective groups, by name; one of those that exist is required, unless there are none here.
+    pub groups: &'static [&'static str],
+    /// The systemd units of Debian, Fedora, SUSE and Arch.
+    pub units: &'static [&'static str],
 }
 
-/// From the packages' file lists: Debian, Fedora and RHEL, openSUSE, Arch, Alpine.
-pub(super) const KNOWN: [Mta; 8] = [
+/// Users by name.
+#[derive(Debug)]
+pub enum Users {
+    /// Distributions differ in the name: the first that exists is meant, and no other.
+    First(&'static [&'static str]),
+    /// Every one that exists.
+    Each(&'static [&'static str]),
+    /// Anybody: a set-group-ID program runs as its caller.
+    Anybody,
+}
+
+/// The mail servers, the more usual first.
+pub const MTAS: &[Mta] = &[
     Mta {
-        name: "postfix",
-        // smtp(8), the delivery agent; master(8) never connects anywhere.
-        paths: &[
+        key: "postfix",
+        title: "Postfix",
+        // The SMTP client; Debian, Fedora and SUSE, openSUSE and Arch, older ones.
+        exes: &[
             "/usr/lib/postfix/sbin/smtp",
             "/usr/libexec/postfix/smtp",
             "/usr/lib/postfix/bin/smtp",
             "/usr/lib/postfix/smtp",
         ],
-        users: &["postfix"],
+        users: Users::First(&["postfix"]),
+        groups: &[],
+        units: &["postfix@-.service", "postfix.service"],
     },
     Mta {
-        name: "exim",
-        paths: &["/usr/sbin/exim4", "/usr/sbin/exim", "/usr/bin/exim"],
-        users: &["Debian-exim", "exim", "mail"],
+        key: "exim",
+        title: "Exim",
+        // Remote deliveries run as Exim's own user, after it has given up root's rights.
+        exes: &["/usr/sbin/exim4", "/usr/sbin/exim", "/usr/bin/exim"],
+        users: Users::First(&["Debian-exim", "exim", "mail"]),
+        groups: &[],
+        units: &["exim4.service", "exim.service"],
     },
     Mta {
-        name: "opensmtpd",
-        // Since 6.8 of Debian one binary that executes itself for each of its processes.
-        paths: &["/usr/sbin/smtpd", "/usr/bin/smtpd"],
-        users: &["opensmtpd", "_smtpd", "smtpd"],
+        key: "opensmtpd",
+        title: "OpenSMTPD",
+        exes: &["/usr/sbin/smtpd", "/usr/bin/smtpd"],
+        users: Users::First(&["opensmtpd", "_smtpd", "smtpd"]),
+        groups: &[],
+        units: &["opensmtpd.service", "smtpd.service"],
     },
     Mta {
-        name: "sendmail",
-        // Not /usr/sbin/sendmail: with every other mail server that is a front door for any user.
-        paths: &["/usr/libexec/sendmail-mta", "/usr/lib/sm.bin/sendmail", "/usr/sbin/sendmail.sendmail"],
-        users: &["root", "smmta", "mail"],
+        key: "sendmail",
+        title: "Sendmail",
+        exes: &["/usr/libexec/sendmail/sendmail", "/usr/lib/sm.bin/sendmail", "/usr/sbin/sendmail.sendmail"],
+        // As root, or as RunAsUser says.
+        users: Users::Each(&["root", "smmta"]),
+        groups: &[],
+        units: &["sendmail.service"],
     },
     Mta {
-        name: "courier",
-        paths: &[
+        key: "courier",
+        title: "Courier",
+        exes: &[
             "/usr/lib/courier/courier/modules/esmtp/courieresmtp",
+            "/usr/libexec/courier/courier/modules/esmtp/courieresmtp",
             "/usr/libexec/courier/modules/esmtp/courieresmtp",
+            "/usr/lib/courier/modules/esmtp/courieresmtp",
         ],
-        users: &["courier", "daemon"],
+        users: Users::First(&["courier", "daemon"]),
+        groups: &[],
+        units: &["courier.service", "courier-mta.service"],
     },
-    Mta { name: "qmail", paths: &["/var/qmail/bin/qmail-remote", "/usr/sbin/qmail-remote"], users: &["qmailr"] },
     Mta {
-        name: "nullmailer",
-        paths: &["/usr/lib/nullmailer/smtp", "/usr/libexec/nullmailer/smtp"],
-        users: &["mail", "nullmail"],
+        key: "qmail",
+        title: "qmail",
+        exes: &["/var/qmail/bin/qmail-remote", "/usr/sbin/qmail-remote"],
+        users: Users::First(&["qmailr"]),
+        groups: &[],
+        units: &["qmail.service"],
     },
-    Mta { name: "dma", paths: &["/usr/sbin/dma", "/usr/lib/dma/dma"], users: &["mail", "root"] },
+    Mta {
+        key: "nullmailer",
+        title: "nullmailer",
+        exes: &["/usr/lib/nullmailer/smtp", "/usr/libexec/nullmailer/smtp"],
+        users: Users::Each(&["nullmail", "mail"]),
+        groups: &[],
+        units: &["nullmailer.service"],
+    },
+    Mta {
+        key: "dma",
+        title: "DragonFly Mail Agent",
+        // Delivers as whoever called it; it is set-group-ID, and that group is not to be had by LD_PRELOAD.
+        exes: &["/usr/sbin/dma", "/usr/libexec/dma"],
+        users: Users::Anybody,
+        groups: &["mail"],
+        units: &[],
+    },
+    Mta {
+        key: "stalwart",
+        title: "Stalwart",
+        exes: &["/opt/stalwart/bin/stalwart", "/usr/local/bin/stalwart", "/usr/bin/stalwart"],
+        users: Users::First(&["stalwart", "stalwart-mail"]),
+        groups: &[],
+        units: &["stalwart.service", "stalwart-mail.service"],
+    },
+    Mta {
+        key: "maddy",
+        title: "maddy",
+        exes: &["/usr/local/bin/maddy", "/usr/bin/maddy"],
+        users: Users::First(&["maddy"]),
+        groups: &[],
+        units: &["maddy.service"],
+    },
 ];
 
-/// The mail servers a name stands for; `auto` is all of them.
-pub(super) fn named(name: &str) -> impl Iterator<Item = &'static Mta> {
-    KNOWN.iter().filter(move |mta| name == "auto" || mta.name == name)
-}
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
 
-/// The names a policy may use.
-pub(super) fn names() -> String {
-    let mut names: Vec<&str> = vec!["auto"];
-    names.extend(KNOWN.iter().map(|mta| mta.name));
-    names.join(", ")
+    use super::*;
+
+    #[test]
+    fn no_mail_server_is_known_by_its_executable_alone() {
+        for mta in MTAS {
+            assert!(!matches!(mta.users, Users::Anybody) || !mta.groups.is_empty(), "{}", mta.key);
+            assert!(!mta.exes.is_empty() && mta.exes.iter().all(|exe| exe.starts_with('/')), "{}", mta.key);
+        }
+    }
+
+    #[test]
+    fn keys_and_paths_are_used_once() {
+        let mut seen = HashSet::new();
+        for text in MTAS.iter().flat_map(|mta| mta.exes.iter().chain([&mta.key])) {
+            assert!(seen.insert(text), "{text}");
+        }
+    }
 }

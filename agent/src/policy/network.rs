@@ -102,7 +102,17 @@ mod tests {
 
     #[test]
     fn what_is_no_network_is_an_error() {
-        for text in ["mail.example.org", "10.0.0.0/33", "10.0.0.0/255.0.0.0", "10.0.0/8", "::/129", "", "/", "1.2.3.4/+8", "::1%lo"] {
+        for text in [
+            "mail.example.org",
+            "10.0.0.0/33",
+            "10.0.0.0/255.0.0.0",
+            "10.0.0/8",
+            "::/129",
+            "",
+            "/",
+            "1.2.3.4/+8",
+            "::1%lo",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

@@ -20,9 +20,9 @@ pub(super) fn findings(sources: &Sources, rules: &[ResolvedRule]) -> Vec<Diagnos
             continue;
         }
         // A rule for a part, followed by one for the whole, is how exceptions are written.
-        let partly = others.clone().find(|(at, other)| {
-            at < index && other.audit == rule.audit && meets(other, rule) && !covers(rule, other)
-        });
+        let partly = others
+            .clone()
+            .find(|(at, other)| at < index && other.audit == rule.audit && meets(other, rule) && !covers(rule, other));
         if let Some((_, other)) = partly {
             let other = named(sources, other);
             let what = format!("the rule \"{}\" overlaps {other}, which decides where both match", rule.name);

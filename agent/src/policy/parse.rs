@@ -14,8 +14,7 @@ use super::model::{CgroupPath, Guard, Mode, Refusal, Rule};
 use reader::Reader;
 
 const TOP_KEYS: &[&str] = &["include", "guard", "allow"];
-const GUARD_KEYS: &[&str] =
-    &["mode", "ports", "refuse_with", "local_submission", "refuse_tainted", "cgroup"];
+const GUARD_KEYS: &[&str] = &["mode", "ports", "refuse_with", "local_submission", "refuse_tainted", "cgroup"];
 
 /// Every key a policy may have, with the table it belongs in (empty at the top).
 pub fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {

@@ -157,7 +157,9 @@ pub fn resolve(policy: &Policy, host: &mut dyn Host) -> Resolved {
         }
     }
     let mut resolved = resolver.resolved;
-    resolved.diagnostics.extend(overlap::findings(&policy.sources, &resolved.rules));
+    if !policy.draft {
+        resolved.diagnostics.extend(overlap::findings(&policy.sources, &resolved.rules));
+    }
     resolved
 }
 
@@ -296,7 +298,12 @@ impl Resolver<'_> {
                 Err(ExeProblem::Missing) => {}
                 Err(problem) => {
                     let what = format!("{}, where {} may be, {problem}", path.display(), mta.title);
-                    self.find(Severity::Warning, place, what, "name the executable and the user in a rule with \"exe\"");
+                    self.find(
+                        Severity::Warning,
+                        place,
+                        what,
+                        "name the executable and the user in a rule with \"exe\"",
+                    );
                 }
             }
         }

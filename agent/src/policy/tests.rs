@@ -1,1 +1,5 @@
-use super::*;
+//! The three steps together, as the agent and `portreeve check` take them.
+
+mod host;
+mod text;
+mod verdict;

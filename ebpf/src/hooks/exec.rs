@@ -113,7 +113,7 @@ fn variable_taint(piece: &[u8; ENV_PIECE]) -> u32 {
     const AUDIT: u64 = u64::from_be_bytes(*b"AUDIT=\0\0");
     if word == PRELOAD {
         Taint::LD_PRELOAD
-    } else if word == LIBRARY {
+    } else if word == LIBRARY && piece[11] == b'P' && piece[12] == b'A' && piece[13] == b'T' && piece[14] == b'H' && piece[15] == b'=' {
         Taint::LD_LIBRARY_PATH
     } else if word & 0xffff_ffff_ffff_0000 == AUDIT {
         Taint::LD_AUDIT

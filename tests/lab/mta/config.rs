@@ -178,7 +178,7 @@ begin routers
 out:
   driver = manualroute
   transport = wire
-  route_list = * \"<+ RELAY_IP\"
+  route_list = * \"<+ RELAY\"
   self = send
 
 begin transports

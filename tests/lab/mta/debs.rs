@@ -12,7 +12,7 @@ use super::Package;
 /// What the servers' scripts need beyond their packages' dependencies. `usr-is-merged` stands in for `usrmerge`,
 /// which would bring Perl.
 const BASE: &[&str] =
-    &["usr-is-merged", "base-files", "bash", "dash", "coreutils", "findutils", "grep", "hostname", "sed"];
+    &["usr-is-merged", "base-files", "bash", "dash", "coreutils", "diffutils", "findutils", "grep", "hostname", "sed"];
 
 /// The unpacked root of `package`, never to be written to.
 #[track_caller]

@@ -96,7 +96,10 @@ fn naive(rule: &ResolvedRule, guarded: &CgroupPath, asked: &Asked) -> bool {
         && rule.exe.as_ref().is_none_or(|list| list.iter().any(|exe| exe.id.is_some_and(|id| id.ino == asked.exe)))
         && rule.user.as_ref().is_none_or(|list| list.iter().any(|user| user.id == asked.user))
         && rule.group.as_ref().is_none_or(|list| list.iter().any(|group| group.id == asked.group))
-        && rule.cgroup.as_ref().is_none_or(|list| list.iter().any(|cgroup| asked.cgroup.is_within(&guarded.join(cgroup))))
+        && rule
+            .cgroup
+            .as_ref()
+            .is_none_or(|list| list.iter().any(|cgroup| asked.cgroup.is_within(&guarded.join(cgroup))))
         && rule.to.as_ref().is_none_or(|list| list.iter().any(|network| network.contains(&to)))
         && rule.ports.as_ref().is_none_or(|list| list.contains(&asked.port))
 }

@@ -219,11 +219,9 @@ impl<'a> Reader<'a> {
                 self.error(value.span(), format!("\"{text}\" is no {what}"), mend);
             }
             DeValue::Integer(number) => self.error(value.span(), format!("{number} is no port"), mend),
-            DeValue::Float(_)
-            | DeValue::Boolean(_)
-            | DeValue::Datetime(_)
-            | DeValue::Array(_)
-            | DeValue::Table(_) => self.wrong_type(key, value, "a port, a range or a list of them", mend),
+            DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
+                self.wrong_type(key, value, "a port, a range or a list of them", mend)
+            }
         }
         None
     }

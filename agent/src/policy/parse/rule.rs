@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::super::diagnostic::Located;
 use super::super::model::{Account, CgroupPath, MtaChoice, Rule, UnitChoice};
-use super::super::mta::{self, MTAS};
+use super::super::mta::MTAS;
 use super::super::{network, unit};
 use super::reader::Reader;
 
@@ -137,7 +137,7 @@ fn rule_name(reader: &mut Reader<'_>, key: &str, value: &Value<'_>) -> Option<Lo
 
 fn mta_choice(reader: &mut Reader<'_>, key: &str, value: &Value<'_>) -> Option<Located<MtaChoice>> {
     let auto = [("auto", MtaChoice::Auto)].into_iter();
-    let one = MTAS.iter().filter_map(|known| Some((known.key, MtaChoice::One(mta::find(known.key)?))));
+    let one = MTAS.iter().map(|mta| (mta.key, MtaChoice::One(mta)));
     let choices: Vec<(&str, MtaChoice)> = auto.chain(one).collect();
     let place = reader.place(value.span());
     reader.choice(key, value, &choices).map(|value| Located { value, place })
@@ -163,10 +163,10 @@ fn accounts(reader: &mut Reader<'_>, key: &str, value: &Value<'_>) -> Vec<Locate
     let mut list = Vec::new();
     for element in reader.elements(key, value) {
         let place = reader.place(element.span());
-        let number = match element.get_ref() {
-            DeValue::String(text) if text.is_empty() => None,
-            other => reader.number(other, most).and_then(|number| u32::try_from(number).ok()),
-        };
+        // "" is a name that is empty, not a number without digits.
+        let empty = element.get_ref().as_str() == Some("");
+        let number = reader.number(element.get_ref(), most).filter(|_| !empty);
+        let number = number.and_then(|number| u32::try_from(number).ok());
         if let Some(id) = number {
             list.push(Located { value: Account::Id(id), place });
         } else if let DeValue::Integer(number) = element.get_ref() {
@@ -271,10 +271,11 @@ fn expiry(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Located<Timestam
 
 fn timestamp(datetime: &toml::value::Datetime) -> Option<Timestamp> {
     let day = datetime.date?;
-    let (year, month, day) = (i16::try_from(day.year).ok()?, i8::try_from(day.month).ok()?, i8::try_from(day.day).ok()?);
+    let (year, month, day) =
+        (i16::try_from(day.year).ok()?, i8::try_from(day.month).ok()?, i8::try_from(day.day).ok()?);
     let date = civil::Date::new(year, month, day).ok()?;
     let Some(time) = datetime.time else {
-        return Some(date.tomorrow().ok()?.to_zoned(TimeZone::UTC).ok()?.timestamp());
+        return TimeZone::UTC.to_timestamp(date.tomorrow().ok()?.at(0, 0, 0, 0)).ok();
     };
     let small = |number: u8| i8::try_from(number).ok();
     // A leap second is the last one before it (RFC 3339 §5.7).
@@ -286,7 +287,7 @@ fn timestamp(datetime: &toml::value::Datetime) -> Option<Timestamp> {
         Some(toml::value::Offset::Z) | None => 0,
     };
     let zone = TimeZone::fixed(jiff::tz::Offset::from_seconds(minutes * 60).ok()?);
-    Some(date.to_datetime(time).to_zoned(zone).ok()?.timestamp())
+    zone.to_timestamp(date.to_datetime(time)).ok()
 }
 
 #[cfg(test)]
@@ -312,14 +313,20 @@ mod tests {
 
     #[test]
     fn a_key_of_the_wrong_type_is_one_finding_not_two() {
-        assert_eq!(whats("[[allow]]\nexe = \"/bin/x\"\nuser = 1.5\n"), ["Error \"user\" must be a text in quotes, not a number with a point"]);
+        assert_eq!(
+            whats("[[allow]]\nexe = \"/bin/x\"\nuser = 1.5\n"),
+            ["Error \"user\" must be a text in quotes, not a number with a point"]
+        );
     }
 
     #[test]
     fn a_rule_that_says_nothing_is_an_error_and_one_without_executable_a_warning() {
         assert_eq!(whats("[[allow]]\nto = \"192.0.2.1\"\n"), ["Error this rule does not say who may send"]);
         let found = parse_text("[[allow]]\nuser = \"a\"\n").diagnostics;
-        assert_eq!((found.len(), found[0].is_error(), found[0].line, found[0].text.as_str()), (1, false, 1, "[[allow]]"));
+        assert_eq!(
+            (found.len(), found[0].is_error(), found[0].line, found[0].text.as_str()),
+            (1, false, 1, "[[allow]]")
+        );
     }
 
     #[test]
@@ -357,7 +364,9 @@ mod tests {
         let rule = &parse_text("[[allow]]\nuser = [\"nagios\", 1000, \"1001\"]\n").rules[0];
         let users: Vec<&Account> = rule.user.iter().map(|user| &user.value).collect();
         assert_eq!(users, [&Account::Name("nagios".to_owned()), &Account::Id(1000), &Account::Id(1001)]);
-        assert!(whats("[[allow]]\nuser = 4294967295\n")[0].contains("no user number"));
-        assert!(whats("[[allow]]\nuser = -1\n")[0].contains("no user number"));
+        for number in ["4294967295", "-1"] {
+            let found = whats(&format!("[[allow]]\nexe = \"/x\"\nuser = {number}\n"));
+            assert!(found.len() == 1 && found[0].contains("no user number"), "{found:?}");
+        }
     }
 }

@@ -219,7 +219,9 @@ fn a_set_user_id_program_does_not_run_as_its_caller() {
 fn unit_and_cgroup_together_mean_what_is_in_both() {
     let mut host = Paper::default().exe("/x");
     let rule = "[[allow]]\nexe = \"/x\"\n";
-    let text = format!("{rule}unit = [\"a.service\", \"b.service\"]\ncgroup = [\"/system.slice\", \"/system.slice/b.service/c\"]\n");
+    let text = format!(
+        "{rule}unit = [\"a.service\", \"b.service\"]\ncgroup = [\"/system.slice\", \"/system.slice/b.service/c\"]\n"
+    );
     let resolved = resolve_text(&text, &mut host);
     let cgroups: Vec<String> = resolved.rules[0].cgroup.iter().flatten().map(ToString::to_string).collect();
     assert_eq!(cgroups, ["/system.slice/a.service", "/system.slice/b.service", "/system.slice/b.service/c"]);
@@ -231,7 +233,10 @@ fn unit_and_cgroup_together_mean_what_is_in_both() {
 #[test]
 fn units_and_cgroups_that_are_not_there_yet_are_waited_for() {
     let mut host = Paper { unknown_units: true, no_cgroup: true, ..Paper::default().exe("/x") };
-    let resolved = resolve_text("[[allow]]\nexe = \"/x\"\nunit = \"a.service\"\n\n[[allow]]\nuser = 1\ncgroup = \"/b\"\n", &mut host);
+    let resolved = resolve_text(
+        "[[allow]]\nexe = \"/x\"\nunit = \"a.service\"\n\n[[allow]]\nuser = 1\ncgroup = \"/b\"\n",
+        &mut host,
+    );
     let found = findings(&resolved);
     assert!(found[0].starts_with("Warning 3:8 systemd knows no unit \"a.service\""), "{found:?}");
     assert!(found[1].starts_with("Warning 7:10 there is no cgroup /b"), "{found:?}");
@@ -276,4 +281,15 @@ fn every_path_a_rule_could_resolve_to_is_watched() {
     let paths = load(&path).policy.unwrap().executable_paths();
     assert!(paths.contains(&"/r/usr/lib/postfix/sbin/smtp".into()) && paths.contains(&"/x".into()));
     assert_eq!(paths.len(), 5);
+}
+
+#[test]
+fn an_error_in_the_text_hides_nothing_that_is_wrong_on_the_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p");
+    std::fs::write(&path, "[[allow]]\nexe = \"/gone\"\nuser = 1.5\n[[allow]]\nuser = \"nagois\"\n").unwrap();
+    let loaded = load(&path);
+    assert!(loaded.policy.is_none());
+    let resolved = resolve(&loaded.draft, &mut Paper::default());
+    assert_eq!(findings(&resolved), ["Error 2:7 /gone does not exist", "Error 5:8 unknown user \"nagois\""]);
 }

@@ -43,9 +43,9 @@ impl Resolver<'_> {
                     "name a unit or a user of its own instead, or have it hand its mail to the local mail server"
                 }
                 super::ExeProblem::Unlearned(_) => "run portreeve doctor",
-                super::ExeProblem::Unreadable(_)
-                | super::ExeProblem::NotRegular
-                | super::ExeProblem::NotExecutable => "name a program that can be executed",
+                super::ExeProblem::Unreadable(_) | super::ExeProblem::NotRegular | super::ExeProblem::NotExecutable => {
+                    "name a program that can be executed"
+                }
             };
             self.find(Severity::Error, exe.place, what.clone(), mend);
             what
@@ -58,7 +58,8 @@ impl Resolver<'_> {
         }
         if is_interpreter(&file.path) {
             let what = format!("{} is an interpreter or loader: the rule sanctions everything it runs", shown);
-            let mend = "name a unit or a user that nothing else has, or have the script hand its mail to the local server";
+            let mend =
+                "name a unit or a user that nothing else has, or have the script hand its mail to the local server";
             self.find(Severity::Warning, exe.place, what, mend);
         }
         Ok(file)
@@ -92,7 +93,8 @@ impl Resolver<'_> {
         for weakness in &file.weaknesses {
             let (path, who) = match weakness {
                 Weakness::Everybody(path) => {
-                    let what = format!("everybody can write to {}, and so replace {}", path.display(), file.path.display());
+                    let what =
+                        format!("everybody can write to {}, and so replace {}", path.display(), file.path.display());
                     self.find(Severity::Error, place, what, "take the right away: chmod o-w");
                     return false;
                 }
@@ -117,7 +119,8 @@ impl Resolver<'_> {
                 && let Some(place) = rule.user.first().map(|user| user.place)
             {
                 let path = file.path.display();
-                let what = format!("{path} is set-user-ID: unless it gives that up it runs as user {uid}, which is not here");
+                let what =
+                    format!("{path} is set-user-ID: unless it gives that up it runs as user {uid}, which is not here");
                 self.find(Severity::Warning, place, what, "name the effective user it connects as");
             }
         }
@@ -289,7 +292,17 @@ mod tests {
 
     #[test]
     fn interpreters_are_known_with_their_versions() {
-        for name in ["python3.11", "perl", "perl5.36.0", "bash", "php8.2", "ld-linux-x86-64.so.2", "ld-musl-x86_64.so.1", "ld.so", "node"] {
+        for name in [
+            "python3.11",
+            "perl",
+            "perl5.36.0",
+            "bash",
+            "php8.2",
+            "ld-linux-x86-64.so.2",
+            "ld-musl-x86_64.so.1",
+            "ld.so",
+            "node",
+        ] {
             assert!(is_interpreter(&Path::new("/usr/bin").join(name)), "{name}");
         }
         for name in ["smtp", "perldoc", "shutdown", "ldconfig", "exim4", "nodemailer", "lua-smtp"] {

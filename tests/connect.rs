@@ -1,5 +1,4 @@
 //! Every way to open a TCP connection, over each address family: refused from who is not sanctioned, allowed to who is.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::IpAddr;
 
@@ -116,8 +115,13 @@ fn every_way_is_open_to_the_sanctioned_program_alone() {
     // A copy is another program.
     let copy = scene.lab.dir().join("copy");
     scene.lab.copy_client(&copy);
-    let outcome =
-        scene.lab.program(copy).args(["plain", &scene.mx.v4().to_string(), "25"]).in_host(&scene.host).in_cgroup(scene.lab.cgroup_root()).run();
+    let outcome = scene
+        .lab
+        .program(copy)
+        .args(["plain", &scene.mx.v4().to_string(), "25"])
+        .in_host(&scene.host)
+        .in_cgroup(scene.lab.cgroup_root())
+        .run();
     assert_eq!(outcome.stdout.trim(), "EPERM");
 }
 

@@ -1,5 +1,4 @@
 //! Who is asking: each dimension of a rule alone and together, on every file system, and what would fake it.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -71,7 +70,13 @@ fn each_dimension_decides_alone_and_together() {
         (format!("{exe}\nuser = 1001"), mail, 1001, 5, "connected"),
         (format!("{exe}\nuser = 1001"), mail, 1002, 5, "EPERM"),
         (format!("{exe}\nuser = 1001\nunit = \"mail.service\""), "system.slice/web.service", 1001, 5, "EPERM"),
-        (format!("{exe}\nuser = 1001\nunit = \"mail.service\"\ngroup = 5\n{to}\nports = [25]"), mail, 1001, 5, "connected"),
+        (
+            format!("{exe}\nuser = 1001\nunit = \"mail.service\"\ngroup = 5\n{to}\nports = [25]"),
+            mail,
+            1001,
+            5,
+            "connected",
+        ),
         (format!("{exe}\nuser = 1001\nto = [\"203.0.113.0/24\", \"2001:db8::/32\"]"), mail, 1001, 5, "EPERM"),
         (format!("{exe}\nuser = 1001\nto = [\"::/0\"]"), mail, 1001, 5, "EPERM"),
         (format!("{exe}\nuser = 1001\nto = [\"0.0.0.0/0\"]"), mail, 1001, 5, "connected"),
@@ -238,7 +243,8 @@ fn taints_are_recorded_and_refused_where_the_policy_says_so() {
         (attempt["taint"].clone(), attempt["severity"].clone())
     };
     assert_eq!(program(None), "connected");
-    for (name, word) in [("LD_PRELOAD", "ld_preload"), ("LD_AUDIT", "ld_audit"), ("LD_LIBRARY_PATH", "ld_library_path")] {
+    for (name, word) in [("LD_PRELOAD", "ld_preload"), ("LD_AUDIT", "ld_audit"), ("LD_LIBRARY_PATH", "ld_library_path")]
+    {
         let before = guard.attempts().len();
         assert_eq!(program(Some(name)), "connected");
         lab::until("the record", lab::DEADLINE, || if guard.attempts().len() > before { Ok(()) } else { Err(before) });
@@ -258,7 +264,15 @@ fn taints_are_recorded_and_refused_where_the_policy_says_so() {
     }
     assert_eq!(answer(&huge.run()), "EPERM", "a huge environment");
     // Under a tracer.
-    let traced = scene.lab.program("/usr/bin/strace").args(["-f", "-o", "/dev/null", &exe.display().to_string(), "plain", &to, PORT]);
+    let traced = scene.lab.program("/usr/bin/strace").args([
+        "-f",
+        "-o",
+        "/dev/null",
+        &exe.display().to_string(),
+        "plain",
+        &to,
+        PORT,
+    ]);
     if Path::new("/usr/bin/strace").exists() {
         assert_eq!(answer(&traced.in_host(&scene.host).in_cgroup(&cgroup).run()), "EPERM", "traced");
     }

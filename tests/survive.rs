@@ -86,6 +86,9 @@ fn a_flood_is_counted_exactly_and_what_is_shed_is_counted_too() {
     });
     assert_eq!(status["lost"]["uncounted_by_subject"], 0);
     assert_eq!((scene.sink.accepted(), status["subjects"].as_u64()), (0, Some(1)));
+    let subjects = guard.subjects();
+    assert_eq!((&subjects[0]["refused"], &subjects[0]["allowed"]), (&total.into(), &0.into()), "{subjects:?}");
+    assert_eq!(subjects[0]["cgroup_id"], scene.web.id());
     // Memory is bounded: the records kept, not the attempts seen.
     let memory = status["memory_kib"].as_u64().unwrap();
     assert!(memory < 128 << 10, "{memory} KiB");
@@ -167,7 +170,12 @@ fn a_policy_that_does_not_check_changes_nothing() {
     let mut guard = Guard::start(&scene.lab, &good);
     assert_eq!(scene.connect(), "connected");
     let generation = guard.status()["policy"]["generation"].clone();
-    for bad in ["[guard]\nmode = \"off\"\n", "not toml at all", "[[allow]]\nexe = \"/bin/true\"\n", "[[allow]]\nuser = \"nosuchuser\"\n"] {
+    for bad in [
+        "[guard]\nmode = \"off\"\n",
+        "not toml at all",
+        "[[allow]]\nexe = \"/bin/true\"\n",
+        "[[allow]]\nuser = \"nosuchuser\"\n",
+    ] {
         guard.write_policy(bad);
         let reload = guard.command(["reload"]);
         assert_eq!(reload.code, 2, "{bad}: {reload:#?}");
@@ -205,7 +213,9 @@ fn reloads_under_fire_let_nobody_through_and_cut_nobody_off() {
     let rule = |ours: &str| format!("[[allow]]\nname = \"{ours}\"\nexe = \"{}\"\nuser = \"root\"\n", mail.display());
     // The rule that matters moves from place to place, so that a decision that mixed two policies would miss it.
     let filler = |count: usize| {
-        (0..count).map(|n| format!("[[allow]]\nname = \"f{n}\"\nuser = {}\nto = [\"10.{n}.0.0/16\"]\n", 5000 + n)).collect::<String>()
+        (0..count)
+            .map(|n| format!("[[allow]]\nname = \"f{n}\"\nuser = {}\nto = [\"10.{n}.0.0/16\"]\n", 5000 + n))
+            .collect::<String>()
     };
     let guard = Guard::start(&scene.lab, &rule("ours"));
     let mut bots = scene.hammer(2, 60_000);
@@ -331,7 +341,8 @@ fn the_event_names_a_process_that_is_gone() {
     // In memory alone: the file never had a name.
     let memfd = "import os, sys\nfd = os.memfd_create('bot')\nos.write(fd, open(sys.argv[1], 'rb').read())\n\
                  os.execve(fd, ['mailer', 'plain', sys.argv[2], '25'], {})\n";
-    let program = scene.lab.program("/usr/bin/python3").args(["-c", &script]).in_host(&scene.host).in_cgroup(&scene.web);
+    let program =
+        scene.lab.program("/usr/bin/python3").args(["-c", &script]).in_host(&scene.host).in_cgroup(&scene.web);
     program.as_user(33, 33).run().must_succeed();
     let to = scene.mx.v4().to_string();
     let client = scene.client.display().to_string();
@@ -352,7 +363,10 @@ fn the_event_names_a_process_that_is_gone() {
     assert_eq!(python["netns"], scene.host.inode());
     assert_eq!(python["destination"], format!("{to}:25"));
     assert_eq!(python["cmdline"][1], "-c");
-    assert_eq!((&python["verdict"], &python["reason"], &python["rule"]), (&"deny".into(), &"no-rule".into(), &serde_json::Value::Null));
+    assert_eq!(
+        (&python["verdict"], &python["reason"], &python["rule"]),
+        (&"deny".into(), &"no-rule".into(), &serde_json::Value::Null)
+    );
     assert_eq!(python["parents"][0]["pid"], std::process::id(), "{python}");
     assert_eq!((&memory["exe_in_memory"], &memory["exe_deleted"]), (&true.into(), &true.into()), "{memory}");
     assert_eq!((&memory["cmdline"][0], &memory["severity"]), (&"mailer".into(), &"warning".into()));
@@ -361,7 +375,10 @@ fn the_event_names_a_process_that_is_gone() {
 #[test]
 fn explain_says_what_the_kernel_does() {
     let scene = Scene::new("explain");
-    let policy = format!("[[allow]]\nname = \"ours\"\nexe = \"{}\"\nuser = 1001\nunit = \"mail.service\"\n", scene.client.display());
+    let policy = format!(
+        "[[allow]]\nname = \"ours\"\nexe = \"{}\"\nuser = 1001\nunit = \"mail.service\"\n",
+        scene.client.display()
+    );
     let guard = Guard::start(&scene.lab, &policy);
     let (exe, to) = (scene.client.display().to_string(), format!("{}:25", scene.mx.v4()));
     let rows = [

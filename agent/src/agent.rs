@@ -4,6 +4,7 @@ mod execs;
 mod explain;
 mod run;
 mod status;
+mod subjects;
 mod watch;
 
 use std::fs::File;
@@ -21,6 +22,7 @@ use crate::policy::{self, Compiled, Diagnostic, Loaded, Policy, Resolved, System
 pub use explain::Explanation;
 pub use run::{Options, run};
 pub use status::Status;
+pub use subjects::Subject;
 use watch::Watched;
 
 /// The agent's whole state, owned by its one thread.

@@ -11,6 +11,7 @@ mod mode;
 mod reload;
 mod run;
 mod status;
+mod subjects;
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -71,6 +72,7 @@ enum Command {
     Run(run::Args),
     Status(status::Args),
     Attempts(attempts::Args),
+    Subjects(subjects::Args),
     Check(check::Args),
     Explain(explain::Args),
     Reload(reload::Args),
@@ -90,10 +92,7 @@ pub fn main() -> ExitCode {
         .with_target(false)
         .without_time()
         .init();
-    let state = match &cli.command {
-        Command::Run(args) => args.state_dir.clone(),
-        _ => None,
-    };
+    let state = if let Command::Run(args) = &cli.command { args.state_dir.clone() } else { None };
     match Instance::new(&cli.instance, state) {
         Ok(instance) => dispatch(cli.command, instance).into(),
         Err(error) => {
@@ -108,6 +107,7 @@ fn dispatch(command: Command, instance: Instance) -> Outcome {
         Command::Run(args) => run::run(args, instance),
         Command::Status(args) => status::run(&args, &instance),
         Command::Attempts(args) => attempts::run(&args, &instance),
+        Command::Subjects(args) => subjects::run(&args, &instance),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args, &instance),
         Command::Reload(args) => reload::run(&args, &instance),

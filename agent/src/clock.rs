@@ -25,7 +25,8 @@ impl Clock {
     /// The wall clock's time at a moment of CLOCK_BOOTTIME.
     #[must_use]
     pub fn at(&self, boot: u64) -> Timestamp {
-        let offset = SignedDuration::from_nanos(boot as i64).saturating_sub(SignedDuration::from_nanos(self.boot as i64));
+        let offset =
+            SignedDuration::from_nanos(boot as i64).saturating_sub(SignedDuration::from_nanos(self.boot as i64));
         self.wall.checked_add(offset).unwrap_or(self.wall)
     }
 }

@@ -29,6 +29,8 @@ pub enum Request {
         /// Go on with those to come.
         follow: bool,
     },
+    /// The kernel's counters, subject by subject.
+    Subjects,
     /// What the verdict would be, and why.
     Explain(Question),
     /// Read the policy again. For root.
@@ -45,7 +47,7 @@ impl Request {
     #[must_use]
     pub fn changes(&self) -> bool {
         match self {
-            Self::Status | Self::Attempts { .. } | Self::Explain(_) => false,
+            Self::Status | Self::Subjects | Self::Attempts { .. } | Self::Explain(_) => false,
             Self::Reload | Self::Mode { .. } => true,
         }
     }

@@ -129,7 +129,9 @@ fn guard(instance: &Instance) -> Finding {
     let answers = std::os::unix::net::UnixStream::connect(instance.socket()).is_ok();
     match (attached, answers) {
         (true, true) => good("guard", "attached, the agent runs"),
-        (true, false) => note("guard", "attached, but no agent runs: attempts are counted, not shown", Some("portreeve run")),
+        (true, false) => {
+            note("guard", "attached, but no agent runs: attempts are counted, not shown", Some("portreeve run"))
+        }
         (false, true) => bad("guard", "the agent runs, but its programs are gone", "restart the agent"),
         (false, false) => note("guard", "not attached", Some("portreeve run")),
     }
@@ -151,7 +153,10 @@ fn other_programs() -> Option<Finding> {
     } else {
         note(
             "other programs",
-            format!("{} on the connect hooks; theirs and ours both must agree to let a connection go", others.join(", ")),
+            format!(
+                "{} on the connect hooks; theirs and ours both must agree to let a connection go",
+                others.join(", ")
+            ),
             None,
         )
     })

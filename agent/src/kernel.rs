@@ -13,8 +13,8 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 pub use aya::maps::{MapData, RingBuf};
-pub use sys::{decode_event, event_stream};
 pub use guard::{Guard, HookStatus, OBJECT_SHA256, detach, pin_folder};
+pub use sys::{decode_event, event_stream};
 
 /// What went wrong between the agent and the kernel.
 #[derive(Debug, Error)]

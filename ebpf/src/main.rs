@@ -1,6 +1,6 @@
 //! Portreeve's kernel programs: entry points only, the work is in `hooks/`.
 //!
-//! Every program that judges ends in a refusal unless it has reached an allow: see [`hooks::connect`].
+//! Every program that judges ends in a refusal unless it has reached an allow: see `hooks/connect.rs`.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 

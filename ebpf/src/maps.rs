@@ -5,8 +5,8 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf};
 use portreeve_abi::{
-    ActivePolicy, CgroupKey, CgroupNode, DestKey, ExeKey, ExecRecord, IdKey, Learned, PORT_WORDS, PolicyHeader, PortKey,
-    RuleSet, SubjectCount, SubjectKey, Total,
+    ActivePolicy, CgroupKey, CgroupNode, DestKey, ExeKey, ExecRecord, IdKey, Learned, PORT_WORDS, PolicyHeader,
+    PortKey, RuleSet, SubjectCount, SubjectKey, Total,
 };
 use portreeve_decide::Tables;
 

@@ -2,8 +2,8 @@
 
 use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid};
 use portreeve_abi::{
-    CGROUP_DEPTH, CGROUP_PATH_LEN, CMDLINE_LEN, COMM_LEN, EXE_PATH_LEN, Event, Hook, PARENTS, PATH_PART_LEN, Parent, Total,
-    Truncated,
+    CGROUP_DEPTH, CGROUP_PATH_LEN, CMDLINE_LEN, COMM_LEN, EXE_PATH_LEN, Event, Hook, PARENTS, PATH_PART_LEN, Parent,
+    Total, Truncated,
 };
 use portreeve_decide::{Decision, Flow, Identity};
 

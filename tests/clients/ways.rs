@@ -14,8 +14,11 @@ use crate::mapped;
 /// What came of it.
 pub(crate) type Outcome = Result<(), Errno>;
 
-/// Every way, by name.
-pub(crate) const WAYS: [(&str, fn(SocketAddr) -> Outcome); 20] = [
+/// A way: its name, and what it does.
+type Way = (&'static str, fn(SocketAddr) -> Outcome);
+
+/// Every way.
+pub(crate) const WAYS: [Way; 20] = [
     ("plain", |to| connect(&stream(&to, 0)?, to)),
     ("nonblocking", |to| nonblocking(&stream(&to, 0)?, to)),
     ("bound", |to| bound(to)),
@@ -53,10 +56,9 @@ pub(crate) fn stream(to: &SocketAddr, protocol: i32) -> Result<Socket, Errno> {
 }
 
 fn connect(socket: &Socket, to: SocketAddr) -> Outcome {
-    os(socket.connect_timeout(&to.into(), Duration::from_secs(5))).or_else(|error| match error {
+    os(socket.connect_timeout(&to.into(), Duration::from_secs(5))).map_err(|error| {
         // `connect_timeout` says this without an errno.
-        Errno::UnknownErrno => Err(Errno::ETIMEDOUT),
-        other => Err(other),
+        if error == Errno::UnknownErrno { Errno::ETIMEDOUT } else { error }
     })
 }
 
@@ -133,7 +135,7 @@ fn ring(to: SocketAddr, sqpoll: bool, flags: squeue::Flags) -> Outcome {
     let address = SockAddr::from(to);
     let entry = opcode::Connect::new(types::Fd(socket.as_raw_fd()), address.as_ptr().cast(), address.len());
     // SAFETY: socket and address live until the completion has been taken.
-    unsafe { ring.submission().push(&entry.build().flags(flags)) }.map_err(|_| Errno::ENOSPC)?;
+    unsafe { ring.submission().push(&entry.build().flags(flags)) }.map_err(|_full| Errno::ENOSPC)?;
     os(ring.submit_and_wait(1))?;
     let completed: Option<io_uring::cqueue::Entry> = ring.completion().next();
     let result = completed.map_or(-libc::EIO, |completion| completion.result());

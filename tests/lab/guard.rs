@@ -140,6 +140,13 @@ impl Guard {
         counters.iter().map(|(name, value)| (name.clone(), value.as_u64().unwrap())).collect()
     }
 
+    /// The kernel's counters, subject by subject.
+    #[track_caller]
+    pub fn subjects(&self) -> Vec<Value> {
+        let listed = self.command(["subjects", "--json"]).must_succeed();
+        listed.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
     /// All attempts that are kept.
     #[track_caller]
     pub fn attempts(&self) -> Vec<Value> {

@@ -62,7 +62,8 @@ impl Host {
         until("packets over the wire", DEADLINE, || {
             // A port that nobody listens on: the answer is a reset, and proves both directions.
             let answers = a.netns.enter(|| {
-                targets.map(|to| TcpStream::connect_timeout(&(to, 9).into(), Duration::from_secs(1)).map_err(|e| e.kind()))
+                targets
+                    .map(|to| TcpStream::connect_timeout(&(to, 9).into(), Duration::from_secs(1)).map_err(|e| e.kind()))
             });
             let reset = |answer: &Result<_, _>| matches!(answer, Err(ErrorKind::ConnectionRefused));
             if answers.iter().all(reset) { Ok(()) } else { Err(answers) }

@@ -15,7 +15,6 @@ mod cgroup;
 mod filesystem;
 mod guard;
 mod host;
-#[expect(clippy::module_inception, reason = "the fixture that gives the library its name")]
 mod lab;
 mod mount;
 pub mod mta;

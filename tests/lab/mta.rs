@@ -212,9 +212,26 @@ impl<'a> Mta<'a> {
         let flush = match self.package() {
             Package::Postfix => self.program("/usr/sbin/postqueue").args(["-f"]),
             Package::Exim => self.program("/usr/sbin/exim4").args(["-qff"]),
-            Package::OpenSmtpd => self.program("/usr/sbin/smtpctl").args(["schedule", "all"]),
+            Package::OpenSmtpd => {
+                self.resume_routes();
+                self.program("/usr/sbin/smtpctl").args(["schedule", "all"])
+            }
         };
         flush.run().must_succeed();
+    }
+
+    /// Opens the routes that OpenSMTPD has closed for a while after a failure; `schedule` alone leaves them closed.
+    #[track_caller]
+    fn resume_routes(&self) {
+        let control = |arguments: &[&str]| self.program("/usr/sbin/smtpctl").args(arguments).run().must_succeed();
+        // smtpctl(8): the number and a dot, where from and to, flags with a D for "disabled", and more.
+        for route in control(&["show", "routes"]).stdout.lines() {
+            if let Some((number, rest)) = route.split_once('.')
+                && rest.split_whitespace().any(|word| word.starts_with('D'))
+            {
+                control(&["resume", "route", number]);
+            }
+        }
     }
 
     /// Puts a copy of the sending program, a new inode, in its place by a rename, as dpkg does; returns how long ago

@@ -157,7 +157,9 @@ fn converse(stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
                     &mut message,
                     Message { from: String::new(), to: Vec::new(), data: String::new() },
                 );
-                shared.messages.lock().unwrap().push(taken);
+                let mut messages = shared.messages.lock().map_err(|error| std::io::Error::other(error.to_string()))?;
+                messages.push(taken);
+                drop(messages);
                 "250 2.0.0 taken\r\n"
             }
             "QUIT" => {

@@ -34,11 +34,8 @@ fn record(process: &procfs::process::Process, guard: &mut Guard) -> Option<ExecR
     let exe = guard.learn(&file).ok()?;
     let start = process.stat().ok()?.starttime;
     let environment = process.environ().unwrap_or_default();
-    let taint = [
-        ("LD_PRELOAD", Taint::LD_PRELOAD),
-        ("LD_AUDIT", Taint::LD_AUDIT),
-        ("LD_LIBRARY_PATH", Taint::LD_LIBRARY_PATH),
-    ];
+    let taint =
+        [("LD_PRELOAD", Taint::LD_PRELOAD), ("LD_AUDIT", Taint::LD_AUDIT), ("LD_LIBRARY_PATH", Taint::LD_LIBRARY_PATH)];
     let taint = taint.iter().filter(|(name, _)| environment.contains_key(std::ffi::OsStr::new(name)));
     Some(ExecRecord { exe, start, taint: taint.fold(0, |bits, (_, bit)| bits | bit), _pad: 0 })
 }

@@ -45,12 +45,13 @@ pub fn run(options: &Options) -> Result<(), String> {
     if !nix::unistd::geteuid().is_root() {
         return Err("portreeve run needs root: it loads programs into the kernel; try sudo portreeve run".to_owned());
     }
-    options.instance.make_folders().map_err(|error| {
-        format!("cannot make {}: {error}; is /run writable?", options.instance.runtime.display())
-    })?;
-    let _lock = options.instance.lock().map_err(|_| {
+    options
+        .instance
+        .make_folders()
+        .map_err(|error| format!("cannot make {}: {error}; is /run writable?", options.instance.runtime.display()))?;
+    let _lock = options.instance.lock().map_err(|error| {
         format!(
-            "an agent of the instance \"{}\" is running; see portreeve status, or name another with --instance",
+            "an agent of the instance \"{}\" is running; see portreeve status, or name another with --instance ({error})",
             options.instance.name
         )
     })?;
@@ -219,12 +220,8 @@ fn banner(options: &Options, agent: &mut Agent) -> String {
     let status = agent.status();
     let ports: Vec<String> = status.policy.ports.iter().map(u16::to_string).collect();
     let does = if agent.observes() { "OBSERVES (nothing is refused)" } else { "guards" };
-    let active: Vec<&str> = status
-        .hooks
-        .iter()
-        .filter(|hook| hook["state"] == "active")
-        .filter_map(|hook| hook["name"].as_str())
-        .collect();
+    let active: Vec<&str> =
+        status.hooks.iter().filter(|hook| hook["state"] == "active").filter_map(|hook| hook["name"].as_str()).collect();
     let mut text = format!(
         "Portreeve {} {does} TCP port {} for everything below {}\n  hooks       {}\n",
         status.version,

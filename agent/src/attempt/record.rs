@@ -202,8 +202,7 @@ impl Recorder {
         let cgroup = format!("/{}", parts(&event.cgroup_path, event.cgroup_path_used).join("/"));
         let cmdline = parts(&event.cmdline, event.cmdline_used);
         let exe_in_memory = exe_parts.first().is_some_and(|name| name.starts_with("memfd:"));
-        let details =
-            self.processes.details(event.pid, event.start, exe.as_deref().unwrap_or_default(), &cmdline);
+        let details = self.processes.details(event.pid, event.start, exe.as_deref().unwrap_or_default(), &cmdline);
         let place = place(&cgroup);
         let exe_deleted = exe.is_some() && event.nlink == 0;
         let taint = taints(event.taint);
@@ -302,8 +301,7 @@ fn taints(bits: u32) -> Vec<String> {
 }
 
 fn truncated(bits: u16) -> Vec<String> {
-    let words =
-        [(Truncated::EXE_PATH, "exe"), (Truncated::CGROUP_PATH, "cgroup"), (Truncated::CMDLINE, "cmdline")];
+    let words = [(Truncated::EXE_PATH, "exe"), (Truncated::CGROUP_PATH, "cgroup"), (Truncated::CMDLINE, "cmdline")];
     words.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, word)| (*word).to_owned()).collect()
 }
 

@@ -9,8 +9,10 @@ use crate::kernel;
 
 /// Take the guard out of the kernel: the port is open then
 #[derive(Debug, ClapArgs)]
-#[command(after_help = "For root, with the agent ended. Removes everything of the instance from the kernel and nothing \
-                        else, also what another version has left.\n\nExample: portreeve detach")]
+#[command(
+    after_help = "For root, with the agent ended. Removes everything of the instance from the kernel and nothing \
+                        else, also what another version has left.\n\nExample: portreeve detach"
+)]
 pub(super) struct Args {}
 
 pub(super) fn run(_args: &Args, instance: &Instance) -> Outcome {

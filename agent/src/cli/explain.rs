@@ -11,10 +11,12 @@ use crate::instance::Instance;
 
 /// Say what the verdict would be, the rule, and dimension by dimension why
 #[derive(Debug, ClapArgs)]
-#[command(after_help = "Answered with the tables in force, by the code that runs in the kernel. Exit code 0: it would \
+#[command(
+    after_help = "Answered with the tables in force, by the code that runs in the kernel. Exit code 0: it would \
                         pass; 1: it would be refused.\n\n\
                         Example: portreeve explain --pid 4711 --to 203.0.113.5:25\n\
-                        Example: portreeve explain --exe /usr/bin/php --user www-data --to 203.0.113.5")]
+                        Example: portreeve explain --exe /usr/bin/php --user www-data --to 203.0.113.5"
+)]
 pub(super) struct Args {
     /// A running process; what is given beside it counts instead of what it is
     #[arg(long, required_unless_present_any = ["exe", "user", "unit"])]
@@ -90,7 +92,7 @@ fn destination(text: &str) -> Result<SocketAddr, String> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     bare.parse::<IpAddr>()
         .map(|address| SocketAddr::new(address, 25))
-        .map_err(|_| "not an address like 203.0.113.5, 203.0.113.5:587 or [2001:db8::5]:25".to_owned())
+        .map_err(|error| format!("{error}: write 203.0.113.5, 203.0.113.5:587 or [2001:db8::5]:25"))
 }
 
 #[cfg(test)]

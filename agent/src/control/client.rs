@@ -43,9 +43,12 @@ impl Client {
     ///
     /// When no agent runs or the caller may not ask it.
     pub fn ask(socket: &Path, request: &Request) -> Result<Self, ClientError> {
-        let mut stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
-            io::ErrorKind::PermissionDenied => ClientError::NotAllowed,
-            _ => ClientError::NotRunning(socket.to_owned()),
+        let mut stream = UnixStream::connect(socket).map_err(|error| {
+            if error.kind() == io::ErrorKind::PermissionDenied {
+                ClientError::NotAllowed
+            } else {
+                ClientError::NotRunning(socket.to_owned())
+            }
         })?;
         let follows = matches!(request, Request::Attempts { follow: true, .. });
         stream.set_read_timeout((!follows).then_some(PATIENCE)).map_err(ClientError::Broken)?;
@@ -62,8 +65,7 @@ impl Client {
     /// When the agent refuses or the conversation breaks off.
     pub fn next_line(&mut self) -> Result<Option<Value>, ClientError> {
         let Some(line) = self.lines.next() else { return Ok(None) };
-        let value: Value =
-            line.and_then(|line| Ok(serde_json::from_str(&line)?)).map_err(ClientError::Broken)?;
+        let value: Value = line.and_then(|line| Ok(serde_json::from_str(&line)?)).map_err(ClientError::Broken)?;
         match serde_json::from_value::<Failure>(value.clone()) {
             Ok(Failure { forbidden: true, .. }) => Err(ClientError::NotAllowed),
             Ok(failure) => Err(ClientError::Refused(failure.error)),

@@ -89,9 +89,31 @@ async fn converse(stream: UnixStream, agent: &RefCell<Agent>) -> io::Result<()> 
             let answer = agent.borrow_mut().status();
             send(&mut writer, &answer).await
         }
-        Request::Explain(question) => answer(&mut writer, agent.borrow_mut().explain(&question)).await,
-        Request::Reload => answer(&mut writer, agent.borrow_mut().reload()).await,
-        Request::Mode { observe } => answer(&mut writer, agent.borrow_mut().switch_mode(observe)).await,
+        Request::Subjects => {
+            let subjects = agent.borrow_mut().subjects();
+            match subjects {
+                Ok(subjects) => {
+                    for subject in subjects {
+                        send(&mut writer, &subject).await?;
+                    }
+                    Ok(())
+                }
+                Err(error) => send(&mut writer, &failure(error)).await,
+            }
+        }
+        // Each borrow ends before the answer is sent: a caller that is slow to read must not hold up the agent.
+        Request::Explain(question) => {
+            let explanation = agent.borrow_mut().explain(&question);
+            answer(&mut writer, explanation).await
+        }
+        Request::Reload => {
+            let reloaded = agent.borrow_mut().reload();
+            answer(&mut writer, reloaded).await
+        }
+        Request::Mode { observe } => {
+            let reloaded = agent.borrow_mut().switch_mode(observe);
+            answer(&mut writer, reloaded).await
+        }
     }
 }
 

@@ -83,10 +83,7 @@ impl<'a> Btf<'a> {
     ///
     /// [`BtfError::NoField`] when none does.
     pub fn offset(&self, spellings: &[&str]) -> Result<u32, BtfError> {
-        spellings
-            .iter()
-            .find_map(|path| self.offset_of(path))
-            .ok_or_else(|| BtfError::NoField(spellings.join(" or ")))
+        spellings.iter().find_map(|path| self.offset_of(path)).ok_or_else(|| BtfError::NoField(spellings.join(" or ")))
     }
 
     fn offset_of(&self, path: &str) -> Option<u32> {

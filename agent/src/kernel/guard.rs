@@ -15,7 +15,7 @@ use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, CgroupSockAddr, RawTracePoint, SocketFilter, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader, Pod};
 use portreeve_abi::{
-    ABI_VERSION, ExecRecord, ExeId, Learned, MAPS, PROGRAM_CONNECT4, PROGRAM_CONNECT6, PROGRAM_EXEC, PROGRAM_EXIT,
+    ABI_VERSION, ExeId, ExecRecord, Learned, MAPS, PROGRAM_CONNECT4, PROGRAM_CONNECT6, PROGRAM_EXEC, PROGRAM_EXIT,
     PROGRAM_FORK, PROGRAM_LEARN, SubjectCount, SubjectKey, Tally, Total,
 };
 use serde::Serialize;
@@ -190,8 +190,11 @@ impl Guard {
         self.hash::<u32, ExecRecord>("PR_EXECS").ok()?.get(&pid, 0).ok()
     }
 
-    /// Whether execs are watched, or why not.
-    #[must_use]
+    /// Whether execs are watched.
+    ///
+    /// # Errors
+    ///
+    /// Why they are not.
     pub fn exec_watch(&self) -> Result<(), &str> {
         self.exec_watch.as_ref().copied().map_err(String::as_str)
     }
@@ -284,9 +287,7 @@ fn load_object(map_pins: &Path, exec_watch: bool) -> Result<Ebpf, KernelError> {
     let offsets = offsets::find(&Btf::parse(&btf)?)?;
     let watch = u32::from(exec_watch);
     let mut loader = EbpfLoader::new();
-    loader
-        .override_global("PR_OFFSETS", &offsets, true)
-        .override_global("PR_EXEC_WATCH", &watch, true);
+    loader.override_global("PR_OFFSETS", &offsets, true).override_global("PR_EXEC_WATCH", &watch, true);
     for map in MAPS {
         loader.map_pin_path(map.name, map_pins.join(map.name));
     }

@@ -105,11 +105,7 @@ impl Guard {
         Ok(())
     }
 
-    fn sweep_map<K: Pod, V: Pod>(
-        &mut self,
-        name: &'static str,
-        keep: impl Fn(&K) -> bool,
-    ) -> Result<(), KernelError> {
+    fn sweep_map<K: Pod, V: Pod>(&mut self, name: &'static str, keep: impl Fn(&K) -> bool) -> Result<(), KernelError> {
         let mut map = self.hash::<K, V>(name)?;
         let stale: Vec<K> = map
             .keys()

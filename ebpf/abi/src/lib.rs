@@ -17,16 +17,18 @@ mod rules;
 
 pub use counters::{SubjectCount, SubjectKey, Tally, Total};
 pub use event::{
-    CMDLINE_LEN, CGROUP_PATH_LEN, COMM_LEN, EXE_PATH_LEN, Event, Hook, PARENTS, PATH_PART_LEN, Parent, Reason, Taint,
+    CGROUP_PATH_LEN, CMDLINE_LEN, COMM_LEN, EXE_PATH_LEN, Event, Hook, PARENTS, PATH_PART_LEN, Parent, Reason, Taint,
     Truncated, Verdict,
 };
 pub use identity::{ExeId, ExecRecord, Learned, TICK};
-pub use names::{MAPS, Map, PROGRAM_CONNECT4, PROGRAM_CONNECT6, PROGRAM_EXEC, PROGRAM_EXIT, PROGRAM_FORK, PROGRAM_LEARN};
+pub use names::{
+    MAPS, Map, PROGRAM_CONNECT4, PROGRAM_CONNECT6, PROGRAM_EXEC, PROGRAM_EXIT, PROGRAM_FORK, PROGRAM_LEARN,
+};
 pub use offsets::Offsets;
 pub use policy::{
     ActivePolicy, CGROUP_DEPTH, CGROUP_NAME_LEN, CgroupKey, CgroupNode, DestKey, Dimension, EXPIRY_GROUPS, ExeKey,
-    ExpiryGroup, FLAG_LOCAL_SUBMISSION, FLAG_REFUSE_TAINTED, IdKey, MODE_ENFORCE, MODE_OBSERVE, PORT_WORDS, PolicyHeader,
-    PortKey,
+    ExpiryGroup, FLAG_LOCAL_SUBMISSION, FLAG_REFUSE_TAINTED, IdKey, MODE_ENFORCE, MODE_OBSERVE, PORT_WORDS,
+    PolicyHeader, PortKey,
 };
 pub use rules::{MAX_RULES, RULE_LOCAL, RULE_NONE, RuleSet, WORDS};
 

@@ -63,8 +63,7 @@ mod tests {
 
     #[test]
     fn the_kernel_keeps_every_name_whole() {
-        let programs =
-            [PROGRAM_CONNECT4, PROGRAM_CONNECT6, PROGRAM_LEARN, PROGRAM_EXEC, PROGRAM_FORK, PROGRAM_EXIT];
+        let programs = [PROGRAM_CONNECT4, PROGRAM_CONNECT6, PROGRAM_LEARN, PROGRAM_EXEC, PROGRAM_FORK, PROGRAM_EXIT];
         for name in MAPS.iter().map(|map| map.name).chain(programs) {
             assert!(name.len() <= 15, "{name}");
         }

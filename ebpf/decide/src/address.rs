@@ -32,7 +32,7 @@ pub fn is_local(address: &[u8; 16]) -> bool {
         return false;
     }
     let v4_any = low == 0x0000_ffff_0000_0000;
-    let v4_loopback = low >> 24 == 0x0000_ffff_7f;
+    let v4_loopback = low >> 24 == 0x00ff_ff7f;
     low <= 1 || v4_any || v4_loopback
 }
 

@@ -52,7 +52,8 @@ pub(crate) fn fork(ctx: &RawTracePointContext) -> i32 {
 pub(crate) fn exit(ctx: &RawTracePointContext) -> i32 {
     let task = Task::at(ctx.arg::<usize>(0));
     // `do_exit` has counted this thread out before the tracepoint (kernel/exit.c).
-    let live = read::pointer(task.field(offset!(task_signal))).and_then(|s| read::kernel::<u32>(s + offset!(signal_live)));
+    let live =
+        read::pointer(task.field(offset!(task_signal))).and_then(|s| read::kernel::<u32>(s + offset!(signal_live)));
     if live == Some(0) {
         let _there_was_none = PR_EXECS.remove(task.tgid());
     }
@@ -113,7 +114,13 @@ fn variable_taint(piece: &[u8; ENV_PIECE]) -> u32 {
     const AUDIT: u64 = u64::from_be_bytes(*b"AUDIT=\0\0");
     if word == PRELOAD {
         Taint::LD_PRELOAD
-    } else if word == LIBRARY && piece[11] == b'P' && piece[12] == b'A' && piece[13] == b'T' && piece[14] == b'H' && piece[15] == b'=' {
+    } else if word == LIBRARY
+        && piece[11] == b'P'
+        && piece[12] == b'A'
+        && piece[13] == b'T'
+        && piece[14] == b'H'
+        && piece[15] == b'='
+    {
         Taint::LD_LIBRARY_PATH
     } else if word & 0xffff_ffff_ffff_0000 == AUDIT {
         Taint::LD_AUDIT

@@ -106,7 +106,11 @@ fn every_mistake_is_shown_where_it_stands_with_a_way_to_mend_it() {
         (allow("cgroup = \"/a/../b\""), "Error 4:10 the cgroup \"/a/../b\" has a part", ""),
         (allow("root = \"srv\""), "Error 4:8 \"srv\" is no absolute path", ""),
         // Checksums and times.
-        (rule(&format!("mta = \"exim\"\nsha256 = \"{}\"", "0".repeat(64))), "Error 3:1 \"sha256\" needs a rule with exactly one executable", ""),
+        (
+            rule(&format!("mta = \"exim\"\nsha256 = \"{}\"", "0".repeat(64))),
+            "Error 3:1 \"sha256\" needs a rule with exactly one executable",
+            "",
+        ),
         (allow("sha256 = \"00\""), "Error 4:10 \"00\" is no SHA-256", "64 hexadecimal digits"),
         (allow(&format!("sha256 = \"{}\"", "é".repeat(32))), "Error 4:10 \"ééé", "64 hexadecimal digits"),
         (allow("expires = \"tomorrow\""), "Error 4:11 \"expires\" must be a date", "without quotes"),
@@ -124,7 +128,11 @@ fn every_mistake_is_shown_where_it_stands_with_a_way_to_mend_it() {
             "Error 3:14 \"ü\" is no absolute path",
             "",
         ),
-        ("[guard]\r\nmode = \"observe\"\r\nports = [0]\r\n[[allow]]\r\nmta = \"auto\"\r\n".to_owned(), "Error 3:10 0 is no port", ""),
+        (
+            "[guard]\r\nmode = \"observe\"\r\nports = [0]\r\n[[allow]]\r\nmta = \"auto\"\r\n".to_owned(),
+            "Error 3:10 0 is no port",
+            "",
+        ),
         // Syntax.
         ("[guard\nmode = 1\n".to_owned(), "Error 1:7 this is no TOML", "toml.io"),
         (guard("mode = enforce"), "Error 2:8 this is no TOML", "text goes in quotes"),
@@ -253,8 +261,31 @@ fn everything() -> String {
 }
 
 const PIECES: [&str; 25] = [
-    "", "\"", "[", "]", "[[", "=", "\n", "é", "\0", "'''", "#", "0", "-1", ",", ".", "{", "}", "\t", "\r", "/", "allow",
-    "2001-01-01", "1e9", "99999999999999999999", "[[allow]]\n",
+    "",
+    "\"",
+    "[",
+    "]",
+    "[[",
+    "=",
+    "\n",
+    "é",
+    "\0",
+    "'''",
+    "#",
+    "0",
+    "-1",
+    ",",
+    ".",
+    "{",
+    "}",
+    "\t",
+    "\r",
+    "/",
+    "allow",
+    "2001-01-01",
+    "1e9",
+    "99999999999999999999",
+    "[[allow]]\n",
 ];
 
 proptest! {

@@ -300,3 +300,52 @@ fn a_process_older_than_the_guard_is_known_for_what_it_is() {
     shell.wait();
     assert_eq!(std::fs::read_to_string(&log).unwrap().trim(), "connected");
 }
+
+/// A process that was started as something else and puts on the mail server's face: as root on the host, and as a user
+/// inside a user namespace of its own.
+#[test]
+fn another_programs_face_is_seen_through() {
+    if !cfg!(target_arch = "x86_64") {
+        return;
+    }
+    let scene = Scene::new("disguise");
+    let exe = scene.lab.dir().join("mail");
+    scene.lab.copy_client(&exe);
+    let bot = scene.lab.client();
+    let policy = |tainted: bool| {
+        format!(
+            "[guard]\nrefuse_tainted = {tainted}\n[[allow]]\nname = \"ours\"\nexe = \"{}\"\nuser = [0, 1001]\n",
+            exe.display()
+        )
+    };
+    let guard = Guard::start(&scene.lab, &policy(false));
+    let cgroup = scene.lab.cgroup("system.slice/web.service");
+    let to = scene.mx.v4().to_string();
+    let disguised = |user: bool| {
+        let arguments = ["disguised", &to, PORT].map(str::to_owned);
+        let program = if user {
+            let mut all = vec!["--user".to_owned(), "--map-root-user".to_owned(), bot.display().to_string()];
+            all.extend(arguments);
+            scene.lab.program("/usr/bin/unshare").args(all).as_user(1001, 1001)
+        } else {
+            scene.lab.program(&bot).args(arguments)
+        };
+        let program = program.env("LAB_FACE", &exe.display().to_string()).in_host(&scene.host).in_cgroup(&cgroup);
+        program.run().code
+    };
+    for user in [false, true] {
+        let before = guard.attempts().len();
+        // The face holds as long as only executable and user are asked about; that is why it is recorded …
+        assert_eq!(disguised(user), 0, "user {user}: 128 and more would mean that the kernel refused the new face");
+        let attempt =
+            lab::until("the record", lab::DEADLINE, || guard.attempts().into_iter().nth(before).ok_or(before));
+        assert_eq!(attempt["taint"], serde_json::json!(["exe_changed"]), "{attempt}");
+        assert_eq!(attempt["severity"], "warning");
+    }
+    // … and refused where the policy says so.
+    guard.write_policy(&policy(true));
+    guard.reload();
+    for user in [false, true] {
+        assert_eq!(disguised(user), nix::errno::Errno::EPERM as i32, "user {user}");
+    }
+}

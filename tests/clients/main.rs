@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 
+mod disguise;
 mod ways;
 
 use ways::{Outcome, WAYS};

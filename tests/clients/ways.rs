@@ -18,7 +18,7 @@ pub(crate) type Outcome = Result<(), Errno>;
 type Way = (&'static str, fn(SocketAddr) -> Outcome);
 
 /// Every way.
-pub(crate) const WAYS: [Way; 20] = [
+pub(crate) const WAYS: [Way; 21] = [
     ("plain", |to| connect(&stream(&to, 0)?, to)),
     ("nonblocking", |to| nonblocking(&stream(&to, 0)?, to)),
     ("bound", |to| bound(to)),
@@ -39,6 +39,7 @@ pub(crate) const WAYS: [Way; 20] = [
     ("thread_after_leader", thread_after_leader),
     ("new_netns", |to| new_netns(to)),
     ("udp", udp),
+    ("disguised", crate::disguise::disguised),
 ];
 
 /// The errno of an error; those that have none are a test's mistake.

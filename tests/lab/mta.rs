@@ -224,10 +224,10 @@ impl<'a> Mta<'a> {
     #[track_caller]
     fn resume_routes(&self) {
         let control = |arguments: &[&str]| self.program("/usr/sbin/smtpctl").args(arguments).run().must_succeed();
-        // smtpctl(8): the number and a dot, where from and to, flags with a D for "disabled", and more.
+        // smtpctl(8), as in "1. [] <-> 192.0.2.1 (mx.example) ND-- nconn=0 nerror=0": D is for "disabled".
         for route in control(&["show", "routes"]).stdout.lines() {
             if let Some((number, rest)) = route.split_once('.')
-                && rest.split_whitespace().any(|word| word.starts_with('D'))
+                && rest.split_whitespace().any(|word| word.len() == 4 && word.as_bytes()[1] == b'D')
             {
                 control(&["resume", "route", number]);
             }

@@ -86,7 +86,7 @@ pub(super) fn relay_to(root: &MtaRoot, relay: IpAddr) {
             "/etc/smtpd.conf",
             &format!(
                 "listen on 127.0.0.1 port 25\nlisten on ::1 port 25\n\
-                 mta limit session-keepalive 0 reconn-delay-route 0\n\
+                 mta limit session-keepalive 0 conn-delay-relay 0 conn-delay-route 0 reconn-delay-route 0\n\
                  action \"out\" relay host \"smtp://{relay}:25\"\nmatch from any for any action \"out\"\n"
             ),
         ),

@@ -24,7 +24,9 @@ pub(crate) fn introduce() {
     );
     let others = programs().into_iter().filter(|program| program["name"] == "pr_exec").count();
     if others > 0 {
-        println!("{others} other Portreeve agents are in this kernel: their exec programs run too, and the load is not ours");
+        println!(
+            "{others} other Portreeve agents are in this kernel: their exec programs run too, and the load is not ours"
+        );
     }
 }
 

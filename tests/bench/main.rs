@@ -42,13 +42,12 @@ fn bench() -> ExitCode {
     machine::introduce();
     machine::pin(0, machine::last_cpu());
 
-    let before = kernel::execs_without_guard();
-    let bench = arms::Bench::new();
+    let mut bench = arms::Bench::new();
     let mut wrong = Vec::new();
     bench.rounds(&mut wrong);
     bench.kernel_figures(&mut wrong);
     let (lab, host, guard) = bench.keep_sixteen();
-    kernel::execs(&guard, &before);
+    kernel::execs(&guard);
     flood::measure(&lab, &host, &guard, &mut wrong);
     latency::measure(&lab, &host, &guard, &mut wrong);
     guard.guard.detach();

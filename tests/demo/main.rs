@@ -26,8 +26,14 @@ fn main() -> ExitCode {
     let shown = std::panic::catch_unwind(show);
     match shown {
         Ok(true) => ExitCode::SUCCESS,
-        // The panic has said why.
-        Ok(false) | Err(_) => ExitCode::FAILURE,
+        Ok(false) => ExitCode::FAILURE,
+        Err(_) => {
+            // Otherwise the panic has said why.
+            if INTERRUPTED.load(Ordering::Relaxed) {
+                println!("\nInterrupted; everything is taken down again.");
+            }
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -168,7 +174,7 @@ fn command(guard: &Guard, arguments: &[&str]) {
 
 /// Begins a step; the place where an interrupted demonstration ends.
 fn step(text: &str) {
-    assert!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted; everything is taken down again");
+    assert!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted");
     println!("\n==> {text}");
 }
 

@@ -1,6 +1,6 @@
 //! Debian's real mail servers, each in a root of its own: the packages exclude one another.
 //!
-//! ```ignore
+//! ```text
 //! let cgroup = lab.cgroup("system.slice/postfix.service");
 //! let mta = Mta::start(&lab, Package::Postfix, &host, &cgroup, mx.v4());
 //! mta.submit("a@host.example", "b@mx.example", "hello");

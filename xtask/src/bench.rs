@@ -1,9 +1,15 @@
 //! `cargo xtask bench`.
 
-use anyhow::{Result, bail};
+use std::process::Command;
+
+use anyhow::Result;
 use clap::ValueEnum;
 
-use crate::setup;
+use crate::{
+    build,
+    exec::{cargo, headline, require_root, show, target_dir},
+    run, setup,
+};
 
 /// Measures what Portreeve costs.
 #[derive(clap::Args)]
@@ -25,8 +31,18 @@ pub(crate) enum Subject {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    require_root("loading programs into the kernel and making networks to measure in", "bench guard")?;
     setup::ensure(&[setup::Group::Build, setup::Group::Test], args.setup)?;
     match args.what {
-        Subject::Guard => bail!("not yet written"),
+        Subject::Guard => guard(),
     }
+}
+
+fn guard() -> Result<()> {
+    let agent = build::agent(true)?;
+    run::mount_missing()?;
+    headline("building the measuring program");
+    show(cargo().args(["build", "--release", "--package", "portreeve-tests", "--bin", "lab-bench"]))?;
+    headline("measuring, which takes a minute or two; keep the machine quiet meanwhile");
+    show(Command::new(target_dir()?.join("release/lab-bench")).env("PORTREEVE_BIN", agent))
 }

@@ -120,7 +120,7 @@ impl fmt::Display for Attempt {
         let time = self.time.strftime("%Y-%m-%dT%H:%M:%SZ");
         let program = self.exe.as_deref().unwrap_or("(no program)");
         let user = self.user.clone().unwrap_or_else(|| format!("uid {}", self.euid));
-        write!(f, "{time}  {word}  {} -> {program}[{}] {user}", self.destination, self.pid)?;
+        write!(f, "{time}  {word}  {program}[{}] {user}", self.pid)?;
         if let Some(script) = &self.script {
             write!(f, " running {script}")?;
         }
@@ -129,7 +129,7 @@ impl fmt::Display for Attempt {
         } else if let Some(unit) = &self.unit {
             write!(f, " in {unit}")?;
         }
-        write!(f, ": {}", self.because())?;
+        write!(f, " -> {}: {}", self.destination, self.because())?;
         if self.exe_in_memory {
             write!(f, "; the program is only in memory")?;
         } else if self.exe_deleted {

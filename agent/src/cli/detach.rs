@@ -2,8 +2,7 @@
 
 use clap::Args as ClapArgs;
 
-use super::{Outcome, complain};
-use crate::control::{Client, ClientError, Request};
+use super::Outcome;
 use crate::instance::Instance;
 use crate::kernel;
 
@@ -20,14 +19,11 @@ pub(super) fn run(_args: &Args, instance: &Instance) -> Outcome {
         eprintln!("portreeve: portreeve detach needs root");
         return Outcome::NotAllowed;
     }
-    // An agent that runs would go on with maps nobody judges by.
-    match Client::ask(&instance.socket(), &Request::Status) {
-        Ok(_) => {
-            eprintln!("portreeve: the agent is running; end it first, then detach (nothing was changed)");
-            return Outcome::Failed;
-        }
-        Err(ClientError::NotRunning(_)) => {}
-        Err(error) => return complain(&error),
+    // An agent that runs, or is about to, would go on with tables nobody judges by.
+    let running = instance.runtime.exists() && instance.lock().is_err();
+    if running {
+        eprintln!("portreeve: the agent is running; end it first, then detach (nothing was changed)");
+        return Outcome::Failed;
     }
     match kernel::detach(&instance.name) {
         Ok(true) => println!("detached: the port is open, nothing is guarded any more"),

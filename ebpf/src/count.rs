@@ -9,9 +9,7 @@ use crate::maps::{PR_SUBJECTS, PR_TOTALS};
 use crate::report::Seen;
 
 /// Counts an attempt in the totals and for its subject.
-///
-/// A function of its own for the sake of the stack, like [`crate::report::report`].
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn attempt(seen: &Seen) {
     let (verdict, now) = (seen.decision.verdict, seen.now);
     let subject = &SubjectKey::new(&seen.who.exe, seen.who.euid, seen.cgroup);

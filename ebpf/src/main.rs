@@ -1,5 +1,8 @@
 //! Portreeve's kernel programs: entry points only, the work is in `hooks/`.
 //!
+//! No program calls a function of its own: everything is inlined. A program of several functions makes the verifier of
+//! Linux 6.1 track every number exactly, so that it gives up on the loops.
+//!
 //! Every program that judges ends in a refusal unless it has reached an allow: see `hooks/connect.rs`.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]

@@ -33,9 +33,7 @@ pub(crate) struct Seen {
 }
 
 /// Hands an event to the agent. Returns nothing: no verdict depends on it.
-///
-/// A function of its own, so that its stack is not added to that of the verdict (512 bytes together).
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn report(seen: &Seen) {
     let Some(mut entry) = PR_EVENTS.reserve::<Event>(0) else {
         count::total(Total::Shed);

@@ -113,9 +113,7 @@ fn judge_connect(ctx: &SockAddrContext, generation: u32, flow: &Flow, hook: Hook
 }
 
 /// Finds out who asks, and judges.
-///
-/// A function of its own, so that its stack is not added to that of the report (512 bytes together).
-#[inline(never)]
+#[inline(always)]
 fn decide(seen: &mut Seen) {
     let found = seen.task.identify(&mut seen.who);
     seen.cgroup = seen.task.cgroup_id();

@@ -3,6 +3,8 @@
 //! A process can change the file that stands for its executable (`PR_SET_MM_EXE_FILE`, `PR_SET_MM_MAP`), an
 //! unprivileged one too inside a user namespace of its own. The record of what was executed is out of its reach.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::bpf_probe_read_user_str;
@@ -16,7 +18,7 @@ use crate::read::{self, Address};
 use crate::task::{Task, exe_id};
 
 /// How many pieces of an environment are looked at; one with more is a taint of its own.
-const ENV_PIECES: usize = 192;
+const ENV_PIECES: usize = 128;
 /// Bytes of a piece: a whole variable, or part of a long one.
 const ENV_PIECE: usize = 128;
 
@@ -84,8 +86,11 @@ fn environment_taint(task: &Task) -> u32 {
         if at >= end {
             return taint;
         }
-        let mut piece = [0_u8; ENV_PIECE];
+        let mut piece = MaybeUninit::<[u8; ENV_PIECE]>::uninit();
+        // A read that fails leaves zeros: nothing of the variable before may stand behind a shorter one.
         // SAFETY: the array is as long as the size says.
+        unsafe { read::kernel_bytes(piece.as_mut_ptr().cast(), ENV_PIECE as u32, 0) };
+        // SAFETY: likewise.
         let read = unsafe {
             bpf_probe_read_user_str(piece.as_mut_ptr().cast::<c_void>(), ENV_PIECE as u32, at as *const c_void)
         };
@@ -93,7 +98,8 @@ fn environment_taint(task: &Task) -> u32 {
             return taint | Taint::ENV_UNSEEN;
         }
         if whole {
-            taint |= variable_taint(&piece);
+            // SAFETY: the helpers have written all of it.
+            taint |= variable_taint(unsafe { &*piece.as_ptr() });
         }
         // A piece that fills the array was cut, its last byte the helper's NUL; the variable goes on from there.
         whole = read < ENV_PIECE as i64;
@@ -103,26 +109,31 @@ fn environment_taint(task: &Task) -> u32 {
 }
 
 /// The taint of one variable: those that make the dynamic loader run code of somebody's choosing (ld.so(8)).
+///
+/// Compared by words: a branch for each byte is more than the verifier can follow through the loop.
 #[inline(always)]
 fn variable_taint(piece: &[u8; ENV_PIECE]) -> u32 {
-    if piece[0] != b'L' || piece[1] != b'D' || piece[2] != b'_' {
-        return 0;
-    }
-    let word = u64::from_be_bytes([piece[3], piece[4], piece[5], piece[6], piece[7], piece[8], piece[9], piece[10]]);
-    const PRELOAD: u64 = u64::from_be_bytes(*b"PRELOAD=");
-    const LIBRARY: u64 = u64::from_be_bytes(*b"LIBRARY_");
-    const AUDIT: u64 = u64::from_be_bytes(*b"AUDIT=\0\0");
-    if word == PRELOAD {
+    let word = |at: usize| {
+        u64::from_be_bytes([
+            piece[at],
+            piece[at + 1],
+            piece[at + 2],
+            piece[at + 3],
+            piece[at + 4],
+            piece[at + 5],
+            piece[at + 6],
+            piece[at + 7],
+        ])
+    };
+    const PRELOAD: (u64, u64) = (u64::from_be_bytes(*b"LD_PRELO"), u64::from_be_bytes(*b"AD=\0\0\0\0\0"));
+    const LIBRARY: (u64, u64) = (u64::from_be_bytes(*b"LD_LIBRA"), u64::from_be_bytes(*b"RY_PATH="));
+    const AUDIT: (u64, u64) = (u64::from_be_bytes(*b"LD_AUDIT"), u64::from_be_bytes(*b"=\0\0\0\0\0\0\0"));
+    let (first, second) = (word(0), word(8));
+    if first == PRELOAD.0 && second & 0xffff_ff00_0000_0000 == PRELOAD.1 {
         Taint::LD_PRELOAD
-    } else if word == LIBRARY
-        && piece[11] == b'P'
-        && piece[12] == b'A'
-        && piece[13] == b'T'
-        && piece[14] == b'H'
-        && piece[15] == b'='
-    {
+    } else if first == LIBRARY.0 && second == LIBRARY.1 {
         Taint::LD_LIBRARY_PATH
-    } else if word & 0xffff_ffff_ffff_0000 == AUDIT {
+    } else if first == AUDIT.0 && second & 0xff00_0000_0000_0000 == AUDIT.1 {
         Taint::LD_AUDIT
     } else {
         0

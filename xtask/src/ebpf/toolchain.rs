@@ -38,6 +38,11 @@ pub enum Kind {
     Debian,
 }
 
+/// bpf-linker's default turns every small `memset` into a call. One call makes a program one with several functions,
+/// and for those Linux 6.1 tracks every number exactly (`__mark_reg_unknown`, kernel/bpf/verifier.c) and gives up at a
+/// million instructions.
+const INLINE_MEMSET: &str = "-Clink-arg=--disable-expand-memcpy-in-order";
+
 impl Kind {
     /// The value of `PORTREEVE_EBPF_TOOLCHAIN` that asks for it.
     fn word(self) -> &'static str {
@@ -175,8 +180,13 @@ impl Toolchain {
         let target = target(request.big_endian);
         let linker_key = format!("CARGO_TARGET_{}_LINKER", target.to_uppercase().replace('-', "_"));
         // aya-ebpf chooses the register layout by this cfg. BTF is made from the debug information.
-        let flags = [&format!("--cfg=bpf_target_arch=\"{}\"", request.arch), "-Cdebuginfo=2", "-Clink-arg=--btf"]
-            .join("\u{1f}");
+        let flags = [
+            &format!("--cfg=bpf_target_arch=\"{}\"", request.arch),
+            "-Cdebuginfo=2",
+            "-Clink-arg=--btf",
+            INLINE_MEMSET,
+        ]
+        .join("\u{1f}");
         command
             .current_dir(request.workspace)
             .env("CARGO_BUILD_TARGET", target)

@@ -20,6 +20,15 @@ pub(crate) fn kernel<T: Copy>(address: Address) -> Option<T> {
     (failed == 0).then_some(unsafe { value.assume_init() })
 }
 
+/// The same value, of which the verifier forgets what it knew.
+///
+/// Linux 6.1 goes on separately from each value it has seen decide a branch, and walks all that follows once for each.
+/// `None` when the helper fails, which nothing is known to make it do: the caller takes it for the worst.
+#[inline(always)]
+pub(crate) fn forget<T: Copy>(value: &T) -> Option<T> {
+    kernel(core::ptr::from_ref(value) as Address)
+}
+
 /// Follows a pointer in kernel memory; a null pointer is `None`.
 #[inline(always)]
 pub(crate) fn pointer(address: Address) -> Option<Address> {

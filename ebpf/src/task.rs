@@ -106,7 +106,7 @@ impl Task {
         who.euid = read::kernel(cred + offset!(cred_euid)).ok_or(Reason::Unreadable)?;
         who.egid = read::kernel(cred + offset!(cred_egid)).ok_or(Reason::Unreadable)?;
         who.exe = exe;
-        who.taint = self.taint(&who.exe);
+        who.taint = read::forget(&self.taint(&who.exe)).unwrap_or(Taint::EXE_CHANGED);
         Ok(())
     }
 

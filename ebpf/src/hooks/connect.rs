@@ -13,6 +13,7 @@ use portreeve_decide::{Decision, Flow, Identity, judge, mapped};
 
 use crate::count;
 use crate::maps::{self, MapTables};
+use crate::read;
 use crate::report::{self, Seen};
 use crate::task::Task;
 
@@ -97,6 +98,9 @@ fn judge_connect(ctx: &SockAddrContext, generation: u32, flow: &Flow, hook: Hook
         source_port: 0,
     };
     decide(&mut seen);
+    if let Some(decision) = read::forget(&seen.decision) {
+        seen.decision = decision;
+    }
     source(ctx, &mut seen);
     count::attempt(&seen);
     report::report(&seen);

@@ -183,6 +183,15 @@ fn a_policy_that_does_not_check_changes_nothing() {
         assert_eq!(scene.connect(), "connected", "{bad}");
         assert_eq!(guard.status()["policy"]["generation"], generation, "{bad}");
     }
+    // Sound in itself, and too large for the kernel's tables: `check` says so too.
+    guard.write_policy("[guard]\nports = [\"1-6000\"]\n[[allow]]\nname = \"wide\"\nuser = 1\nports = [\"1-5000\"]\n");
+    let check = guard.command(["check", &guard.policy().display().to_string()]);
+    assert_eq!((check.code, check.stdout.contains("has room for")), (2, true), "{check:#?}");
+    let reload = guard.command(["reload"]);
+    assert_eq!((reload.code, reload.stderr.contains("has room for")), (2, true), "{reload:#?}");
+    assert_eq!(guard.status()["policy"]["generation"], generation);
+    guard.write_policy("[[allow]]\nuser = \"nosuchuser\"\n");
+    assert_eq!(guard.command(["reload"]).code, 2);
     assert!(guard.status()["policy"]["last_failure"].as_str().is_some_and(|why| why.contains("nosuchuser")));
     // A start with one: the last good policy comes back into force.
     guard.kill();

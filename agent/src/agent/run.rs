@@ -152,31 +152,42 @@ async fn serve(options: &Options, agent: Agent) -> Result<(), String> {
 /// Takes events from the ring buffer, records and shows them.
 async fn pump(mut events: AsyncFd<RingBuf<MapData>>, agent: Rc<RefCell<Agent>>, print: Rc<Printer>) {
     loop {
-        let mut ready = match events.readable_mut().await {
-            Ok(ready) => ready,
-            Err(error) => {
+        match tokio::time::timeout(LOOK, events.readable_mut()).await {
+            Ok(Ok(mut ready)) => {
+                if take(ready.get_inner_mut(), &agent, &print) < BATCH {
+                    ready.clear_ready();
+                }
+            }
+            Ok(Err(error)) => {
                 tracing::error!("the event stream ended: {error}; attempts are still counted");
                 return;
             }
-        };
-        let mut taken = 0;
-        let ring = ready.get_inner_mut();
-        while taken < BATCH
-            && let Some(bytes) = ring.next()
-        {
-            taken += 1;
-            let mut agent = agent.borrow_mut();
-            match decode_event(&bytes) {
-                Some(event) => print.attempt(&mut agent, &event),
-                None => agent.undecoded += 1,
+            // The kernel wakes the agent only for a record that finds it waiting, and the reactor hears of it once. Should
+            // a wake-up ever be missed, records wait no longer than this.
+            Err(_quiet) => {
+                while take(events.get_mut(), &agent, &print) == BATCH {
+                    tokio::task::yield_now().await;
+                }
             }
         }
-        if taken < BATCH {
-            ready.clear_ready();
-        }
-        drop(ready);
         tokio::task::yield_now().await;
     }
+}
+
+/// Takes at most a batch of events, and says how many there were.
+fn take(ring: &mut RingBuf<MapData>, agent: &RefCell<Agent>, print: &Printer) -> usize {
+    let mut taken = 0;
+    while taken < BATCH
+        && let Some(bytes) = ring.next()
+    {
+        taken += 1;
+        let mut agent = agent.borrow_mut();
+        match decode_event(&bytes) {
+            Some(event) => print.attempt(&mut agent, &event),
+            None => agent.undecoded += 1,
+        }
+    }
+    taken
 }
 
 /// Shows attempts on standard output.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 
 use super::{Outcome, default_config};
+use crate::clock::Clock;
 use crate::policy::{self, Diagnostic, SystemHost};
 
 /// Check a policy without touching the guard
@@ -26,7 +27,15 @@ pub(super) fn run(args: &Args) -> Outcome {
     // Also when the text has errors: everything that is wrong is said in one run.
     let resolved = policy::resolve(&loaded.draft, &mut SystemHost::new(None));
     let rules = resolved.describe();
-    findings.extend(resolved.diagnostics);
+    findings.extend(resolved.diagnostics.iter().cloned());
+    if !findings.iter().any(Diagnostic::is_error)
+        && let Some(policy) = &loaded.policy
+        // Whether the kernel's tables have room for it, as a reload would find out.
+        && let Err(error) = policy::compile(policy, &resolved, 1, Clock::now())
+    {
+        let mend = "join rules, or name wider networks and fewer ports";
+        findings.push(Diagnostic::of_file(&args.file, error.to_string(), mend));
+    }
     let errors = findings.iter().filter(|finding| finding.is_error()).count();
     let warnings = findings.len() - errors;
     for finding in &findings {

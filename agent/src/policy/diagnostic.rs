@@ -39,7 +39,7 @@ pub struct Diagnostic {
 
 impl Diagnostic {
     /// An error about a file as a whole.
-    pub(super) fn of_file(file: &Path, what: String, mend: &str) -> Self {
+    pub(crate) fn of_file(file: &Path, what: String, mend: &str) -> Self {
         Self {
             severity: Severity::Error,
             file: file.to_owned(),

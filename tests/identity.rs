@@ -3,37 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use lab::{Guard, Host, Kind, Lab, Outcome, Sink};
+use lab::{Guard, Kind, Outcome, Scene};
 
 const PORT: &str = "25";
 
-struct Scene {
-    lab: Lab,
-    host: Host,
-    mx: Host,
-    _sink: Sink,
+/// A plain connect() by a program in a unit, as a user and group.
+fn connect_as(scene: &Scene, program: &Path, unit: &str, uid: u32, gid: u32) -> String {
+    scene.plain(program, &scene.lab.cgroup(unit), (uid, gid))
 }
 
-impl Scene {
-    fn new(name: &str) -> Self {
-        let lab = Lab::new(name);
-        let (host, mx) = (lab.host("host"), lab.host("mx"));
-        lab.wire(&host, &mx);
-        let sink = Sink::listen(&mx, 25);
-        Self { lab, host, mx, _sink: sink }
-    }
-
-    /// A plain connect() by a program in a unit, as a user and group.
-    fn connect_as(&self, program: &Path, unit: &str, uid: u32, gid: u32) -> String {
-        let cgroup = self.lab.cgroup(unit);
-        let to = self.mx.v4().to_string();
-        let program = self.lab.program(program).args(["plain", &to, PORT]);
-        answer(&program.in_host(&self.host).in_cgroup(&cgroup).as_user(uid, gid).run())
-    }
-
-    fn connect(&self, program: &Path) -> String {
-        self.connect_as(program, "system.slice/mail.service", 0, 0)
-    }
+/// A plain connect() by a program of root in the mail server's unit.
+fn connect(scene: &Scene, program: &Path) -> String {
+    connect_as(scene, program, "system.slice/mail.service", 0, 0)
 }
 
 fn answer(outcome: &Outcome) -> String {
@@ -88,7 +69,7 @@ fn each_dimension_decides_alone_and_together() {
     for (rule, unit, uid, gid, expected) in rows {
         guard.write_policy(&format!("[[allow]]\nname = \"r\"\n{rule}\n"));
         guard.reload();
-        assert_eq!(scene.connect_as(&client, unit, uid, gid), expected, "{rule} for {uid}:{gid} in {unit}");
+        assert_eq!(connect_as(&scene, &client, unit, uid, gid), expected, "{rule} for {uid}:{gid} in {unit}");
     }
 }
 
@@ -96,11 +77,30 @@ fn each_dimension_decides_alone_and_together() {
 fn the_effective_user_counts_and_a_user_namespaces_root_is_not_root() {
     let scene = Scene::new("usernamespace");
     let client = scene.lab.client();
-    let _guard = Guard::start(&scene.lab, "[[allow]]\nname = \"root\"\nuser = \"root\"\n");
     let cgroup = scene.lab.cgroup("system.slice/x.service");
-    assert_eq!(scene.connect_as(&client, "system.slice/y.service", 0, 0), "connected");
-    // Root inside a user namespace of its own, as a rootless container has it.
     let to = scene.mx.v4().to_string();
+    // Real, effective and saved apart: a set-user-ID program is who it acts as.
+    let guard = Guard::start(&scene.lab, "");
+    let script = "import os, socket, sys\n\
+                  real, effective = int(sys.argv[2]), int(sys.argv[3])\n\
+                  os.setresgid(real, effective, 0); os.setresuid(real, effective, 0)\n\
+                  try: socket.create_connection((sys.argv[1], 25)); print('connected')\n\
+                  except PermissionError: print('EPERM')\n";
+    for (kind, real, effective, expected) in [
+        ("user", 1001, 0, "connected"),
+        ("user", 0, 1001, "EPERM"),
+        ("group", 1001, 0, "connected"),
+        ("group", 0, 1001, "EPERM"),
+    ] {
+        guard.write_policy(&format!("[[allow]]\nname = \"r\"\n{kind} = \"root\"\n"));
+        guard.reload();
+        let arguments = ["-c", script, &to, &format!("{real}"), &format!("{effective}")];
+        let program = scene.lab.program("/usr/bin/python3").args(arguments).in_host(&scene.host).in_cgroup(&cgroup);
+        assert_eq!(answer(&program.run()), expected, "{kind}: real {real}, effective {effective}");
+    }
+    guard.write_policy("[[allow]]\nname = \"root\"\nuser = \"root\"\n");
+    guard.reload();
+    // Root inside a user namespace of its own, as a rootless container has it.
     let inside = scene
         .lab
         .program("/usr/bin/unshare")
@@ -120,11 +120,11 @@ fn sanctioned_binaries_are_recognised_on_every_file_system() {
         scene.lab.copy_client(&fs.fill().join("mail"));
         scene.lab.copy_client(&fs.fill().join("bot"));
         let top = fs.seal().to_owned();
-        assert_eq!(scene.connect(&top.join("mail")), "EPERM", "{kind:?}, before the rule");
+        assert_eq!(connect(&scene, &top.join("mail")), "EPERM", "{kind:?}, before the rule");
         guard.write_policy(&rule_for(&top.join("mail")));
         guard.reload();
-        assert_eq!(scene.connect(&top.join("mail")), "connected", "{kind:?}");
-        assert_eq!(scene.connect(&top.join("bot")), "EPERM", "{kind:?}: another file of the same content");
+        assert_eq!(connect(&scene, &top.join("mail")), "connected", "{kind:?}");
+        assert_eq!(connect(&scene, &top.join("bot")), "EPERM", "{kind:?}: another file of the same content");
         // Written to: the same inode, and no longer what was sanctioned, until the agent has looked at it.
         guard.write_policy("");
         guard.reload();
@@ -140,7 +140,7 @@ fn sanctioned(scene: &Scene) -> (PathBuf, Guard) {
     let exe = scene.lab.dir().join("mail");
     scene.lab.copy_client(&exe);
     let guard = Guard::start(&scene.lab, &rule_for(&exe));
-    assert_eq!(scene.connect(&exe), "connected");
+    assert_eq!(connect(scene, &exe), "connected");
     (exe, guard)
 }
 
@@ -153,9 +153,11 @@ fn a_package_upgrade_is_recognised_within_a_second() {
         scene.lab.copy_client(&new);
         std::fs::rename(&new, &exe).unwrap();
         let renamed = Instant::now();
-        lab::until("the new binary to be recognised", Duration::from_secs(1), || match scene.connect(&exe).as_str() {
-            "connected" => Ok(()),
-            other => Err(other.to_owned()),
+        lab::until("the new binary to be recognised", Duration::from_secs(1), || {
+            match connect(&scene, &exe).as_str() {
+                "connected" => Ok(()),
+                other => Err(other.to_owned()),
+            }
         });
         assert!(renamed.elapsed() < Duration::from_secs(1), "round {round}: {:?}", renamed.elapsed());
     }
@@ -166,7 +168,7 @@ fn a_package_upgrade_is_recognised_within_a_second() {
         if warnings.contains("does not exist") { Ok(()) } else { Err(warnings) }
     });
     scene.lab.copy_client(&exe);
-    lab::until("the binary to be back", lab::DEADLINE, || match scene.connect(&exe).as_str() {
+    lab::until("the binary to be back", lab::DEADLINE, || match connect(&scene, &exe).as_str() {
         "connected" => Ok(()),
         other => Err(other.to_owned()),
     });
@@ -180,12 +182,12 @@ fn a_wrong_digest_allows_nobody() {
     let reload = guard.command(["reload"]);
     assert_eq!(reload.code, 2);
     assert!(reload.stderr.contains("has the SHA-256"), "{reload:#?}");
-    assert_eq!(scene.connect(&exe), "connected", "the last good policy stays");
+    assert_eq!(connect(&scene, &exe), "connected", "the last good policy stays");
     let sum = scene.lab.program("/usr/bin/sha256sum").args([&exe]).run().must_succeed();
     let digest = sum.stdout.split(' ').next().unwrap().to_owned();
     guard.write_policy(&format!("{}sha256 = \"{digest}\"\n", rule_for(&exe)));
     guard.reload();
-    assert_eq!(scene.connect(&exe), "connected");
+    assert_eq!(connect(&scene, &exe), "connected");
     // The file changes while the agent runs: checked again, and no longer sanctioned.
     let new = exe.with_extension("new");
     scene.lab.copy_client(&new);
@@ -193,12 +195,12 @@ fn a_wrong_digest_allows_nobody() {
     bytes.push(0);
     std::fs::write(&new, bytes).unwrap();
     std::fs::rename(&new, &exe).unwrap();
-    assert_eq!(scene.connect(&exe), "EPERM");
+    assert_eq!(connect(&scene, &exe), "EPERM");
     lab::until("the agent to notice", lab::DEADLINE, || {
         let warnings = guard.status()["policy"]["warnings"].to_string();
         if warnings.contains("has the SHA-256") { Ok(()) } else { Err(warnings) }
     });
-    assert_eq!(scene.connect(&exe), "EPERM");
+    assert_eq!(connect(&scene, &exe), "EPERM");
 }
 
 #[test]
@@ -217,7 +219,7 @@ fn a_restarted_unit_is_recognised_at_once_also_without_the_agent() {
         let to = scene.mx.v4().to_string();
         let program = scene.lab.program(&client).args(["plain", &to, PORT]).in_host(&scene.host).in_cgroup(&cgroup);
         assert_eq!(answer(&program.run()), "connected");
-        assert_eq!(scene.connect_as(&client, "system.slice/other.service", 0, 0), "EPERM");
+        assert_eq!(connect_as(&scene, &client, "system.slice/other.service", 0, 0), "EPERM");
     }
     ids.sort_unstable();
     ids.dedup();

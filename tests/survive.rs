@@ -2,28 +2,32 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-use lab::{Cgroup, Guard, Host, Lab, Running, Sink};
+use lab::{Cgroup, Guard, Running};
 use nix::sys::signal::Signal;
 
+/// The scene, with a web server's unit and a program in it that nobody has sanctioned.
 struct Scene {
-    lab: Lab,
-    host: Host,
-    mx: Host,
-    sink: Sink,
+    base: lab::Scene,
     web: Cgroup,
     client: PathBuf,
 }
 
+impl Deref for Scene {
+    type Target = lab::Scene;
+
+    fn deref(&self) -> &lab::Scene {
+        &self.base
+    }
+}
+
 impl Scene {
     fn new(name: &str) -> Self {
-        let lab = Lab::new(name);
-        let (host, mx) = (lab.host("host"), lab.host("mx"));
-        lab.wire(&host, &mx);
-        let sink = Sink::listen(&mx, 25);
-        let (web, client) = (lab.cgroup("system.slice/web.service"), lab.client());
-        Self { lab, host, mx, sink, web, client }
+        let base = lab::Scene::new(name);
+        let (web, client) = (base.lab.cgroup("system.slice/web.service"), base.lab.client());
+        Self { base, web, client }
     }
 
     fn connect(&self) -> String {
@@ -31,9 +35,7 @@ impl Scene {
     }
 
     fn connect_with(&self, program: &Path) -> String {
-        let to = self.mx.v4().to_string();
-        let program = self.lab.program(program).args(["plain", &to, "25"]);
-        program.in_host(&self.host).in_cgroup(&self.web).run().must_succeed().stdout.trim().to_owned()
+        self.plain(program, &self.web, (0, 0))
     }
 
     /// Starts processes that hammer connect() so many times each.
@@ -199,6 +201,17 @@ fn a_policy_that_does_not_check_changes_nothing() {
     guard.resume();
     assert_eq!(guard.status()["policy"]["last_good"], true);
     assert_eq!(scene.connect(), "connected");
+    // A start with one that reads well and does not fit: likewise.
+    guard.kill();
+    guard.write_policy("[guard]\nports = [\"1-6000\"]\n[[allow]]\nname = \"wide\"\nuser = 1\nports = [\"1-5000\"]\n");
+    guard.resume();
+    assert_eq!(guard.status()["policy"]["last_good"], true);
+    assert_eq!(scene.connect(), "connected");
+    // A kill between the two renames that replace the copy.
+    guard.kill();
+    std::fs::rename(guard.state().join("last-good"), guard.state().join("last-good.old")).unwrap();
+    guard.resume();
+    assert_eq!(guard.status()["policy"]["last_good"], true);
     // A change of the file alone is enough.
     guard.write_policy("");
     lab::until("the empty policy", lab::DEADLINE, || match scene.connect().as_str() {
@@ -338,7 +351,25 @@ fn reading_needs_the_group_and_changing_needs_root() {
     for arguments in [&["status"][..], &["attempts"], &["reload"], &["mode", "observe"], &["detach"]] {
         assert_eq!(ask(arguments), 4, "{arguments:?}");
     }
+    // Who gets past the socket file, as the group `portreeve` does, may read and still not change.
+    let socket = Path::new("/run/portreeve").join(guard.instance()).join("control.sock");
+    std::fs::set_permissions(socket, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+    for (arguments, code) in [
+        (&["status"][..], 0),
+        (&["attempts"], 0),
+        (&["subjects"], 0),
+        (&["explain", "--user", "root", "--to", "192.0.2.1"], 1),
+        (&["reload"], 4),
+        (&["mode", "observe"], 4),
+        (&["detach"], 4),
+    ] {
+        assert_eq!(ask(arguments), code, "{arguments:?}");
+    }
+    assert_eq!(guard.status()["policy"]["mode"], "enforce");
     assert_eq!(scene.connect(), "EPERM");
+    // Whoever stops reading has read enough.
+    let head = format!("{} --instance {} status | true", lab::portreeve().display(), guard.instance());
+    assert_eq!(scene.lab.program("/bin/sh").args(["-c", &head]).run().stderr, "");
 }
 
 #[test]

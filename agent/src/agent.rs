@@ -3,6 +3,7 @@
 mod execs;
 mod explain;
 mod run;
+mod server;
 mod status;
 mod subjects;
 mod watch;
@@ -39,6 +40,8 @@ pub struct Agent {
     mode_override: Option<bool>,
     /// Why the last reload changed nothing.
     last_failure: Option<String>,
+    /// Why the policy in force could last not be renewed.
+    not_renewed: Option<String>,
     watched: Watched,
     started: jiff::Timestamp,
     undecoded: u64,
@@ -51,6 +54,8 @@ struct InForce {
     compiled: Compiled,
     /// The text of the policy, so that a switch or a renewal needs no file.
     digest: String,
+    /// The files it was read from.
+    files: Vec<PathBuf>,
     since: jiff::Timestamp,
     warnings: Vec<Diagnostic>,
     /// It comes from the copy of the last good policy.
@@ -74,34 +79,53 @@ impl Agent {
     /// # Errors
     ///
     /// What is wrong, with the remedy; the guard is what it was before.
-    pub fn start(instance: Instance, policy_path: PathBuf, loaded: Loaded, last_good: bool) -> Result<Self, String> {
-        let guard = Guard::load(&instance.name).map_err(|error| error.to_string())?;
-        let attempts = Store::open(&instance.state);
+    fn start(options: &Options, loaded: Loaded, last_good: bool) -> Result<Self, String> {
+        let mut watched = Watched::default();
+        if last_good {
+            // The copy does not change; the file that cannot be put in force will be mended.
+            watched.only_files([&options.config]);
+        } else {
+            watched.files(&loaded);
+        }
+        let files = loaded.files.clone();
         let (policy, digest, warnings) = usable(loaded)?;
+        let guard = Guard::load(&options.instance.name).map_err(|error| error.to_string())?;
         let mut agent = Self {
-            instance,
             guard,
             recorder: Recorder::default(),
-            attempts,
-            policy_path,
-            cgroup_override: None,
+            attempts: Store::open(&options.instance.state),
+            instance: options.instance.clone(),
+            policy_path: options.config.clone(),
+            cgroup_override: options.cgroup.clone(),
             in_force: InForce {
                 policy,
                 resolved: Resolved::default(),
                 compiled: Compiled::default(),
                 digest,
+                files,
                 since: jiff::Timestamp::now(),
                 warnings,
                 last_good,
             },
             mode_override: None,
             last_failure: None,
-            watched: Watched::default(),
+            not_renewed: None,
+            watched,
             started: jiff::Timestamp::now(),
             undecoded: 0,
         };
         agent.renew()?;
         Ok(agent)
+    }
+
+    /// Copies the policy in force for the next boot, unless it is that copy.
+    fn keep_policy(&self) {
+        if self.in_force.last_good {
+            return;
+        }
+        if let Err(error) = self.instance.keep_last_good(&self.policy_path, &self.in_force.files) {
+            tracing::warn!("the last good policy is not kept for the next boot: {error}");
+        }
     }
 
     /// Reads the policy file again and puts it in force.
@@ -153,6 +177,7 @@ impl Agent {
                 resolved,
                 compiled: Compiled::default(),
                 digest,
+                files,
                 since: jiff::Timestamp::now(),
                 warnings,
                 last_good: false,
@@ -163,9 +188,7 @@ impl Agent {
             (self.mode_override, self.in_force.since) = before;
             return Err(error);
         }
-        if let Err(error) = self.instance.keep_last_good(&self.policy_path, &files) {
-            tracing::warn!("the last good policy is not kept for the next boot: {error}");
-        }
+        self.keep_policy();
         Ok(self.reloaded())
     }
 

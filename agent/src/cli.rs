@@ -1,6 +1,6 @@
 //! The commands. One file a subcommand; `--help` of each has an example.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where people are spoken to")]
+#![expect(clippy::print_stderr, reason = "this is where people are spoken to")]
 
 mod attempts;
 mod check;
@@ -13,7 +13,7 @@ mod run;
 mod status;
 mod subjects;
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -114,6 +114,14 @@ fn dispatch(command: Command, instance: Instance) -> Outcome {
         Command::Mode(args) => mode::run(&args, &instance),
         Command::Doctor(args) => doctor::run(&args, &instance),
         Command::Detach(args) => detach::run(&args, &instance),
+    }
+}
+
+/// Writes a text to standard output. Whoever closes it has read enough (`head`): that is no failure.
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        tracing::debug!("standard output: {error}");
     }
 }
 

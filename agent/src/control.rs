@@ -1,17 +1,15 @@
-//! The local control socket: what the CLI asks the agent.
+//! The local control socket: what the CLI asks the agent, and how it asks. The agent answers in agent/server.rs.
 //!
 //! One request, a line of JSON; then the answer, one or more lines of JSON. Reading needs the group of the socket
 //! file, changing needs root; the kernel says who the peer is (SO_PEERCRED, unix(7)).
 
 mod client;
-mod server;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
 pub use client::{Client, ClientError};
-pub use server::{bind, serve};
 
 /// The group whose members may read.
 pub const GROUP: &str = "portreeve";

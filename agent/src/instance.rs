@@ -68,10 +68,13 @@ impl Instance {
         Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno.into())
     }
 
-    /// The copy of the last policy that was in force.
+    /// The copy of the last policy that was in force, where there is one.
+    ///
+    /// Between the two renames that replace it, it has another name for a moment.
     #[must_use]
-    pub fn last_good(&self) -> PathBuf {
-        self.state.join("last-good").join("portreeve.toml")
+    pub fn last_good(&self) -> Option<PathBuf> {
+        let copies = ["last-good", "last-good.new", "last-good.old"];
+        copies.into_iter().map(|copy| self.state.join(copy).join("portreeve.toml")).find(|path| path.exists())
     }
 
     /// Copies the policy's files, so that a boot with a policy that does not check still has one. Those it includes
@@ -81,9 +84,6 @@ impl Instance {
     ///
     /// When they cannot be copied; the copy before stays.
     pub fn keep_last_good(&self, policy: &Path, files: &[PathBuf]) -> io::Result<()> {
-        if policy == self.last_good() {
-            return Ok(());
-        }
         let new = self.state.join("last-good.new");
         match fs::remove_dir_all(&new) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

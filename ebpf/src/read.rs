@@ -8,7 +8,7 @@ pub(crate) type Address = usize;
 
 /// Reads a value of integers from kernel memory.
 ///
-/// `T` is only ever an integer or a structure of them, for which any bytes are a value.
+/// `T` is only ever an integer or a structure of them, for which any bytes are a value, or read from where a `T` stands.
 #[inline(always)]
 pub(crate) fn kernel<T: Copy>(address: Address) -> Option<T> {
     let mut value = core::mem::MaybeUninit::<T>::uninit();

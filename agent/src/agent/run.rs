@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,8 +10,7 @@ use portreeve_abi::Event;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::Agent;
-use crate::control;
+use super::{Agent, server};
 use crate::instance::Instance;
 use crate::kernel::{MapData, RingBuf, decode_event, event_stream, mounts};
 use crate::policy;
@@ -65,42 +64,38 @@ pub fn run(options: &Options) -> Result<(), String> {
 }
 
 /// Puts policy and programs in force: the policy first, so that the programs never judge without one.
+///
+/// A policy that cannot be put in force, for whatever reason, gives way to the last good one: after a boot nothing else
+/// guards the port.
 fn prepare(options: &Options) -> Result<Agent, String> {
-    let mut loaded = policy::load(&options.config);
-    let mut last_good = false;
-    if loaded.diagnostics.iter().any(policy::Diagnostic::is_error) || loaded.policy.is_none() {
-        let errors: Vec<String> = loaded.diagnostics.iter().map(ToString::to_string).collect();
-        let kept = options.instance.last_good();
-        if !kept.exists() {
-            return Err(format!("{}\nthe policy does not check, and nothing was changed", errors.join("\n")));
+    let mut agent = match start(options, &options.config) {
+        Ok(agent) => agent,
+        Err(error) => {
+            let Some(kept) = options.instance.last_good() else {
+                return Err(format!("{error}\nthe policy cannot be put in force, and nothing was changed"));
+            };
+            tracing::error!("{error}");
+            tracing::error!("the policy cannot be put in force; the last good one is tried: {}", kept.display());
+            start(options, &kept)?
         }
-        tracing::error!("{}", errors.join("\n"));
-        tracing::error!("the policy does not check; the last good one is in force: {}", kept.display());
-        loaded = policy::load(&kept);
-        last_good = true;
-    }
+    };
+    let root = mounts::cgroup2().map_err(|error| error.to_string())?;
+    let cgroup = root.join(agent.in_force.policy.guard.cgroup.trim_start_matches('/'));
+    // What runs already is on record before anything is judged by that record.
+    agent.guard.watch_execs();
+    agent.remember_running();
+    agent.guard.attach(&cgroup).map_err(|error| error.to_string())?;
+    agent.keep_policy();
+    Ok(agent)
+}
+
+/// Reads a policy and puts it in force, with nothing attached yet.
+fn start(options: &Options, config: &Path) -> Result<Agent, String> {
+    let mut loaded = policy::load(config);
     if let (Some(cgroup), Some(policy)) = (&options.cgroup, &mut loaded.policy) {
         policy.guard.cgroup.clone_from(cgroup);
     }
-    let files = loaded.files.clone();
-    let mut watched = super::watch::Watched::default();
-    if last_good {
-        // The copy does not change; the file that does not check will be mended.
-        watched.only_files([&options.config]);
-    } else {
-        watched.files(&loaded);
-    }
-    let mut agent = Agent::start(options.instance.clone(), options.config.clone(), loaded, last_good)?;
-    agent.cgroup_override.clone_from(&options.cgroup);
-    agent.watched.take_files(watched);
-    let root = mounts::cgroup2().map_err(|error| error.to_string())?;
-    let cgroup = root.join(agent.in_force.policy.guard.cgroup.trim_start_matches('/'));
-    agent.guard.attach(&cgroup).map_err(|error| error.to_string())?;
-    agent.remember_running();
-    if !last_good && let Err(error) = options.instance.keep_last_good(&options.config, &files) {
-        tracing::warn!("the last good policy is not kept for the next boot: {error}");
-    }
-    Ok(agent)
+    Agent::start(options, loaded, config != options.config)
 }
 
 async fn serve(options: &Options, agent: Agent) -> Result<(), String> {
@@ -108,7 +103,7 @@ async fn serve(options: &Options, agent: Agent) -> Result<(), String> {
     let mut agent = agent;
     let ring = agent.guard.take_events().map_err(|error| error.to_string())?;
     let events = event_stream(ring).map_err(fail)?;
-    let listener = control::bind(&options.instance.socket())
+    let listener = server::bind(&options.instance.socket())
         .map_err(|error| format!("cannot listen at {}: {error}", options.instance.socket().display()))?;
     let (mut interrupt, mut terminate, mut hangup) = (
         signal(SignalKind::interrupt()).map_err(fail)?,
@@ -116,7 +111,7 @@ async fn serve(options: &Options, agent: Agent) -> Result<(), String> {
         signal(SignalKind::hangup()).map_err(fail)?,
     );
     let agent = Rc::new(RefCell::new(agent));
-    tokio::task::spawn_local(control::serve(listener, Rc::clone(&agent)));
+    tokio::task::spawn_local(server::serve(listener, Rc::clone(&agent)));
     say(&banner(options, &mut agent.borrow_mut()));
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::debug!("nobody to notify: {error}");

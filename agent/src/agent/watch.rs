@@ -48,11 +48,6 @@ impl Watched {
         self.files = files.into_iter().map(|path| (path.clone(), signature(path))).collect();
     }
 
-    /// Looks at the files that another looks at from now on.
-    pub(super) fn take_files(&mut self, other: Self) {
-        self.files = other.files;
-    }
-
     /// Looks at every path that a rule could resolve to from now on, there or not: a change is what differs from `seen`.
     pub(super) fn executables(&mut self, seen: HashMap<PathBuf, Signature>, resolved: &Resolved) {
         self.executables = seen;
@@ -156,12 +151,19 @@ impl Agent {
         let moved = self.watched.executables.iter().find(|(path, before)| signature(path) != **before);
         let ended = self.in_force.compiled.next_expiry.is_some_and(|time| time <= jiff::Timestamp::now());
         if let Some((path, _)) = moved {
-            tracing::info!("{} has changed", path.display());
+            if self.not_renewed.is_none() {
+                tracing::info!("{} has changed", path.display());
+            }
         } else if !ended {
             return;
         }
-        if let Err(error) = self.renew() {
+        // Tried again at the next look, and said again only if it is something else then.
+        let failure = self.renew().err();
+        if let Some(error) = &failure
+            && self.not_renewed.as_ref() != Some(error)
+        {
             tracing::error!("cannot renew the policy in force: {error}");
         }
+        self.not_renewed = failure;
     }
 }

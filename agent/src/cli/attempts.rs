@@ -6,7 +6,7 @@ use clap::Args as ClapArgs;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::{Outcome, complain};
+use super::{Outcome, complain, say};
 use crate::attempt::Attempt;
 use crate::control::{Client, Lost, Request};
 use crate::instance::Instance;
@@ -47,7 +47,7 @@ pub(super) fn run(args: &Args, instance: &Instance) -> Outcome {
         }
     }
     if !any && !args.json && !args.follow {
-        println!("no attempts");
+        say("no attempts\n");
     }
     Outcome::Done
 }

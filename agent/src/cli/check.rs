@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
-use super::{Outcome, default_config};
+use super::{Outcome, default_config, say};
 use crate::clock::Clock;
 use crate::policy::{self, Diagnostic, SystemHost};
 
@@ -40,9 +40,9 @@ pub(super) fn run(args: &Args) -> Outcome {
     let warnings = findings.len() - errors;
     for finding in &findings {
         if args.json {
-            println!("{}", serde_json::to_string(finding).unwrap_or_default());
+            say(&(serde_json::to_string(finding).unwrap_or_default() + "\n"));
         } else {
-            println!("{finding}");
+            say(&format!("{finding}\n"));
         }
     }
     if !args.json {
@@ -50,7 +50,7 @@ pub(super) fn run(args: &Args) -> Outcome {
             1 => "1 rule".to_owned(),
             many => format!("{many} rules"),
         };
-        println!("{}: {rules}, {errors} errors, {warnings} warnings", args.file.display());
+        say(&format!("{}: {rules}, {errors} errors, {warnings} warnings\n", args.file.display()));
     }
     if errors == 0 && loaded.policy.is_some() { Outcome::Done } else { Outcome::Wrong }
 }

@@ -2,7 +2,7 @@
 
 use clap::Args as ClapArgs;
 
-use super::Outcome;
+use super::{Outcome, say};
 use crate::instance::Instance;
 use crate::kernel;
 
@@ -26,8 +26,8 @@ pub(super) fn run(_args: &Args, instance: &Instance) -> Outcome {
         return Outcome::Failed;
     }
     match kernel::detach(&instance.name) {
-        Ok(true) => println!("detached: the port is open, nothing is guarded any more"),
-        Ok(false) => println!("nothing was attached"),
+        Ok(true) => say("detached: the port is open, nothing is guarded any more\n"),
+        Ok(false) => say("nothing was attached\n"),
         Err(error) => {
             eprintln!("portreeve: {error}");
             return Outcome::Failed;

@@ -2,7 +2,7 @@
 
 use clap::Args as ClapArgs;
 
-use super::Outcome;
+use super::{Outcome, say};
 use crate::doctor::{self, State};
 use crate::instance::Instance;
 
@@ -19,7 +19,7 @@ pub(super) fn run(args: &Args, instance: &Instance) -> Outcome {
     let findings = doctor::examine(instance);
     for finding in &findings {
         if args.json {
-            println!("{}", serde_json::to_string(finding).unwrap_or_default());
+            say(&(serde_json::to_string(finding).unwrap_or_default() + "\n"));
             continue;
         }
         let mark = match finding.state {
@@ -27,9 +27,9 @@ pub(super) fn run(args: &Args, instance: &Instance) -> Outcome {
             State::Note => "note",
             State::Bad => "BAD ",
         };
-        println!("{mark}  {:<18}{}", finding.what, finding.found);
+        say(&format!("{mark}  {:<18}{}\n", finding.what, finding.found));
         if let Some(mend) = &finding.mend {
-            println!("      {:<18}mend: {mend}", "");
+            say(&format!("      {:<18}mend: {mend}\n", ""));
         }
     }
     if findings.iter().any(|finding| finding.state == State::Bad) { Outcome::Failed } else { Outcome::Done }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use clap::Args as ClapArgs;
 
-use super::{Outcome, ask, read};
+use super::{Outcome, ask, read, say};
 use crate::agent::Explanation;
 use crate::control::{Question, Request};
 use crate::instance::Instance;
@@ -59,9 +59,9 @@ pub(super) fn run(args: &Args, instance: &Instance) -> Outcome {
         Err(outcome) => return outcome,
     };
     if args.json {
-        println!("{value}");
+        say(&format!("{value}\n"));
     } else {
-        print!("{}", text(&explanation));
+        say(&text(&explanation));
     }
     if explanation.verdict == "deny" { Outcome::Failed } else { Outcome::Done }
 }

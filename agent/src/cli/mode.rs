@@ -2,7 +2,7 @@
 
 use clap::{Args as ClapArgs, ValueEnum};
 
-use super::{Outcome, ask};
+use super::{Outcome, ask, say};
 use crate::control::Request;
 use crate::instance::Instance;
 
@@ -28,9 +28,9 @@ pub(super) fn run(args: &Args, instance: &Instance) -> Outcome {
         return outcome;
     }
     if observe {
-        println!("observe: NOTHING IS REFUSED until `portreeve mode enforce` or a reload of the policy");
+        say("observe: NOTHING IS REFUSED until `portreeve mode enforce` or a reload of the policy\n");
     } else {
-        println!("enforce: what no rule allows is refused");
+        say("enforce: what no rule allows is refused\n");
     }
     Outcome::Done
 }

@@ -2,7 +2,7 @@
 
 use clap::Args as ClapArgs;
 
-use super::{Outcome, ask};
+use super::{Outcome, ask, say};
 use crate::control::Request;
 use crate::instance::Instance;
 
@@ -17,9 +17,9 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, instance: &Instance) -> Outcome {
     match ask(instance, &Request::Reload) {
-        Ok(value) if args.json => println!("{value}"),
+        Ok(value) if args.json => say(&format!("{value}\n")),
         Ok(value) => {
-            println!("in force: generation {}, {} rules", value["generation"], value["rules"]);
+            say(&format!("in force: generation {}, {} rules\n", value["generation"], value["rules"]));
         }
         Err(Outcome::Failed) => {
             eprintln!("portreeve: nothing was changed, the policy before stays in force");

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args as ClapArgs;
 
-use super::{Outcome, ask, complain, read};
+use super::{Outcome, ask, complain, read, say};
 use crate::agent::Status;
 use crate::control::{Client, ClientError, Request};
 use crate::instance::Instance;
@@ -37,9 +37,9 @@ pub(super) fn run(args: &Args, instance: &Instance) -> Outcome {
         Err(outcome) => return outcome,
     };
     if args.json {
-        println!("{value}");
+        say(&format!("{value}\n"));
     } else {
-        print!("{}", text(&status));
+        say(&text(&status));
     }
     if status.state == "guarding" { Outcome::Done } else { Outcome::Failed }
 }

@@ -101,7 +101,18 @@ impl Guard {
         Ok(Self { ebpf, pins, exec_watch })
     }
 
-    /// Puts the programs in place on a cgroup: behind the links that are pinned already, or on new ones.
+    /// Attaches the programs that watch execs. Without them, which [`Self::exec_watch`] tells, taints are not seen.
+    pub fn watch_execs(&mut self) {
+        for (name, program, _) in WATCHES {
+            if self.exec_watch.is_ok()
+                && let Err(error) = self.attach_watch(name, program)
+            {
+                self.exec_watch = Err(error.to_string());
+            }
+        }
+    }
+
+    /// Puts the programs that judge in place on a cgroup: behind the links that are pinned already, or on new ones.
     ///
     /// # Errors
     ///
@@ -109,13 +120,6 @@ impl Guard {
     pub fn attach(&mut self, cgroup: &Path) -> Result<(), KernelError> {
         let root = File::open(cgroup).map_err(|source| KernelError::Cgroup { path: cgroup.to_owned(), source })?;
         let root_id = root.metadata().map_err(|source| KernelError::Cgroup { path: cgroup.to_owned(), source })?.ino();
-        for (name, program) in WATCHES.iter().map(|(name, program, _)| (*name, *program)) {
-            if self.exec_watch.is_ok()
-                && let Err(error) = self.attach_watch(name, program)
-            {
-                self.exec_watch = Err(error.to_string());
-            }
-        }
         for (name, program) in GUARDS {
             let pin = self.link_pin(name);
             let program: &mut CgroupSockAddr = program_mut(&mut self.ebpf, program)?;

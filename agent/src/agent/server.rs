@@ -1,4 +1,4 @@
-//! The answering side.
+//! The answering side of the control socket.
 
 use std::cell::RefCell;
 use std::fs::Permissions;
@@ -16,8 +16,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::{Failure, GROUP, Lost, Request};
-use crate::agent::Agent;
+use super::Agent;
+use crate::control::{Failure, GROUP, Lost, Request};
 
 /// How many conversations there may be at once.
 const CONVERSATIONS: usize = 64;
@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// # Errors
 ///
 /// When the file cannot be made.
-pub fn bind(path: &Path) -> io::Result<UnixListener> {
+pub(super) fn bind(path: &Path) -> io::Result<UnixListener> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -46,7 +46,7 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
 }
 
 /// Answers until the task is dropped.
-pub async fn serve(listener: UnixListener, agent: Rc<RefCell<Agent>>) {
+pub(super) async fn serve(listener: UnixListener, agent: Rc<RefCell<Agent>>) {
     let places = Arc::new(Semaphore::new(CONVERSATIONS));
     loop {
         // The place first, so that those who come too many wait in the kernel's queue.

@@ -46,14 +46,21 @@ fn rows(scene: &Scene) -> impl Iterator<Item = (&'static str, IpAddr)> + use<> {
 #[test]
 fn every_way_is_refused_without_a_rule_and_leaves_no_packet() {
     let scene = Scene::new("refused");
+    let mut unsupported = Vec::new();
     // The same ways first, without the guard: a refusal proves something only if they get through.
     for (way, to) in rows(&scene) {
-        assert_eq!(connect(&scene, way, to, "web"), "connected", "{way} to {to}, unguarded");
+        let said = connect(&scene, way, to, "web");
+        if way == "mptcp_tfo_sendto" && said == "EOPNOTSUPP" {
+            // Before Linux 6.2 MPTCP has no Fast Open, and nothing that could be refused.
+            unsupported.push(way);
+            continue;
+        }
+        assert_eq!(said, "connected", "{way} to {to}, unguarded");
     }
     let guard = Guard::start(&scene.lab, "");
     let (accepted, segments) = (scene.sink.accepted(), settled(&scene.mx));
     let mut refused = 0;
-    for (way, to) in rows(&scene) {
+    for (way, to) in rows(&scene).filter(|(way, _)| !unsupported.contains(way)) {
         let before = guard.counters();
         assert_eq!(connect(&scene, way, to, "web"), "EPERM", "{way} to {to}, guarded");
         let after = guard.counters();
@@ -81,7 +88,11 @@ fn every_way_is_open_to_the_sanctioned_program_alone() {
     let guard = Guard::start(&scene.lab, &policy);
     for (way, to) in rows(&scene) {
         let before = guard.counters();
-        assert_eq!(connect(&scene, way, to, "mail"), "connected", "{way} to {to}");
+        let said = connect(&scene, way, to, "mail");
+        if way == "mptcp_tfo_sendto" && said == "EOPNOTSUPP" {
+            continue;
+        }
+        assert_eq!(said, "connected", "{way} to {to}");
         let after = guard.counters();
         assert_eq!(after["allowed"], before["allowed"] + 1, "{way} to {to} was not counted once");
         assert_eq!(after["refused"], before["refused"], "{way} to {to} counted as refused too");

@@ -6,24 +6,30 @@ mod run;
 mod server;
 mod status;
 mod subjects;
+mod takeover;
+mod upkeep;
 mod watch;
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use portreeve_abi::{Event, MODE_ENFORCE, MODE_OBSERVE};
 use serde::Serialize;
+use tokio::sync::Notify;
 
 use crate::attempt::{Attempt, Recorder, Store};
 use crate::clock::Clock;
 use crate::instance::Instance;
-use crate::kernel::Guard;
+use crate::kernel::{Guard, mounts};
 use crate::policy::{self, Compiled, Diagnostic, Loaded, Policy, Resolved, SystemHost};
 
 pub use explain::Explanation;
 pub use run::{Options, run};
 pub use status::Status;
 pub use subjects::Subject;
+pub use upkeep::Alarm;
+use upkeep::Alarms;
 use watch::Watched;
 
 /// The agent's whole state, owned by its one thread.
@@ -45,6 +51,9 @@ pub struct Agent {
     watched: Watched,
     started: jiff::Timestamp,
     undecoded: u64,
+    alarms: Alarms,
+    /// Told when another agent takes over.
+    leave: Rc<Notify>,
 }
 
 /// The policy that decides.
@@ -89,7 +98,10 @@ impl Agent {
         }
         let files = loaded.files.clone();
         let (policy, digest, warnings) = usable(loaded)?;
-        let guard = Guard::load(&options.instance.name).map_err(|error| error.to_string())?;
+        let root = mounts::cgroup2().map_err(|error| error.to_string())?;
+        let cgroup = root.join(policy.guard.cgroup.trim_start_matches('/'));
+        let guard =
+            Guard::load(&options.instance.name, &cgroup, options.map_version).map_err(|error| error.to_string())?;
         let mut agent = Self {
             guard,
             recorder: Recorder::default(),
@@ -113,6 +125,8 @@ impl Agent {
             watched,
             started: jiff::Timestamp::now(),
             undecoded: 0,
+            alarms: Alarms::new(),
+            leave: Rc::new(Notify::new()),
         };
         agent.renew()?;
         Ok(agent)

@@ -33,6 +33,8 @@ pub enum Request {
     Explain(Question),
     /// Read the policy again. For root.
     Reload,
+    /// End, because another agent takes over. For root.
+    HandOver,
     /// Switch between enforce and observe. For root.
     Mode {
         /// Observe, or enforce.
@@ -46,7 +48,7 @@ impl Request {
     pub fn changes(&self) -> bool {
         match self {
             Self::Status | Self::Subjects | Self::Attempts { .. } | Self::Explain(_) => false,
-            Self::Reload | Self::Mode { .. } => true,
+            Self::Reload | Self::HandOver | Self::Mode { .. } => true,
         }
     }
 }

@@ -1,9 +1,14 @@
 //! All that touches BPF. Nothing outside this module imports aya.
 
 pub mod btf;
+mod carry;
+mod existing;
+pub mod frames;
 pub mod guard;
 pub mod mounts;
+pub mod netns;
 pub mod offsets;
+mod status;
 pub mod sys;
 mod tables;
 
@@ -13,7 +18,9 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 pub use aya::maps::{MapData, RingBuf};
-pub use guard::{Guard, HookStatus, OBJECT_SHA256, detach, pin_folder};
+pub use existing::Ended;
+pub use guard::{Guard, OBJECT_SHA256, detach, pin_folder};
+pub use status::HookStatus;
 pub use sys::{decode_event, event_stream};
 
 /// What went wrong between the agent and the kernel.
@@ -59,21 +66,16 @@ pub enum KernelError {
         source: Box<aya::programs::ProgramError>,
     },
     /// Attaching.
-    #[error("cannot attach {hook}: {}", chain(.source.as_ref()))]
+    #[error("cannot attach {hook}: {source}")]
     Attach {
         /// The hook.
         hook: &'static str,
         /// Why.
-        source: Box<aya::programs::ProgramError>,
+        source: io::Error,
     },
-    /// The link is of an old kind.
-    #[error("cannot keep {hook} attached: {source}")]
-    Link {
-        /// The hook.
-        hook: &'static str,
-        /// Why.
-        source: aya::programs::links::LinkError,
-    },
+    /// The search for connections that are there.
+    #[error("cannot look for connections that are there already: {0}")]
+    Existing(#[source] io::Error),
     /// A map operation.
     #[error("map {name}: {}", chain(.source.as_ref()))]
     Map {

@@ -18,7 +18,7 @@ mod unit;
 pub use compile::{CompileError, Compiled, compile};
 pub use diagnostic::{Diagnostic, Located, Place, Severity, Sources};
 pub use host::{ExeFile, ExeProblem, Host, Learn, SystemHost, UnitPlace, Weakness};
-pub use load::{Loaded, load};
+pub use load::{Loaded, load, load_text};
 pub use model::{Account, CgroupPath, Guard, Mode, MtaChoice, Policy, Refusal, Rule, UnitChoice};
 pub use mta::{MTAS, Mta, Users};
 pub use parse::keys;

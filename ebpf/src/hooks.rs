@@ -2,4 +2,8 @@
 
 pub(crate) mod connect;
 pub(crate) mod exec;
+pub(crate) mod existing;
 pub(crate) mod learn;
+pub(crate) mod packet;
+pub(crate) mod refusal;
+pub(crate) mod setsockopt;

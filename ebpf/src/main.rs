@@ -20,14 +20,25 @@ mod read;
 #[cfg(target_arch = "bpf")]
 mod report;
 #[cfg(target_arch = "bpf")]
+mod socket;
+#[cfg(target_arch = "bpf")]
 mod task;
 
 #[cfg(target_arch = "bpf")]
 mod entry {
-    use aya_ebpf::macros::{cgroup_sock_addr, raw_tracepoint, socket_filter};
-    use aya_ebpf::programs::{RawTracePointContext, SkBuffContext, SockAddrContext};
+    use aya_ebpf::cty::c_void;
+    use aya_ebpf::macros::{cgroup_skb, cgroup_sock_addr, cgroup_sockopt, classifier, raw_tracepoint, socket_filter};
+    use aya_ebpf::programs::{RawTracePointContext, SkBuffContext, SockAddrContext, SockoptContext, TcContext};
 
-    use crate::hooks::{connect, exec, learn};
+    use portreeve_abi::{Hook, Total};
+
+    use crate::count;
+    use crate::hooks::{connect, exec, existing, learn, packet, refusal, setsockopt};
+    use crate::maps::{PR_NEXT_FRAME, PR_NEXT_PACKET};
+
+    /// `TCX_NEXT` and `TC_ACT_UNSPEC`: the next program's turn. `TC_ACT_SHOT`: dropped (include/uapi/linux/{bpf,pkt_cls}.h).
+    const NEXT: i32 = -1;
+    const SHOT: i32 = 2;
 
     /// A `connect()` of an IPv4 socket. Since Linux 4.17.
     #[cgroup_sock_addr(connect4)]
@@ -39,6 +50,69 @@ mod entry {
     #[cgroup_sock_addr(connect6)]
     pub(crate) fn pr_connect6(ctx: SockAddrContext) -> i32 {
         connect::connect6(&ctx)
+    }
+
+    /// Every packet of a socket. Since Linux 4.10.
+    #[cgroup_skb(egress)]
+    pub(crate) fn pr_packet(ctx: SkBuffContext) -> i32 {
+        if packet::packet(ctx.skb.skb) {
+            return 1;
+        }
+        // Does not come back. Were the program missing, the packet is dropped.
+        // SAFETY: a program of the same kind, with the same context.
+        let _missing = unsafe { PR_NEXT_PACKET.tail_call(&ctx, 0) };
+        count::total(Total::Refused);
+        0
+    }
+
+    /// What `pr_packet` does not let go; run by it alone.
+    #[cgroup_skb(egress)]
+    pub(crate) fn pr_packet_no(ctx: SkBuffContext) -> i32 {
+        i32::from(refusal::refusal(ctx.skb.skb, Hook::Packet))
+    }
+
+    /// Every frame to a device with Ethernet headers. Since Linux 4.5, as tcx since 6.6.
+    #[classifier]
+    pub(crate) fn pr_frame(ctx: TcContext) -> i32 {
+        if packet::frame(ctx.skb.skb, true) {
+            return NEXT;
+        }
+        // SAFETY: a program of the same kind, with the same context.
+        let _missing = unsafe { PR_NEXT_FRAME.tail_call(&ctx, 0) };
+        count::total(Total::Refused);
+        SHOT
+    }
+
+    /// What `pr_frame` and `pr_frame_ip` do not let go; run by them alone.
+    #[classifier]
+    pub(crate) fn pr_frame_no(ctx: TcContext) -> i32 {
+        if refusal::refusal(ctx.skb.skb, Hook::Frame) { NEXT } else { SHOT }
+    }
+
+    /// Every frame to a device whose frames begin with the IP header.
+    #[classifier]
+    pub(crate) fn pr_frame_ip(ctx: TcContext) -> i32 {
+        if packet::frame(ctx.skb.skb, false) {
+            return NEXT;
+        }
+        // SAFETY: a program of the same kind, with the same context.
+        let _missing = unsafe { PR_NEXT_FRAME.tail_call(&ctx, 0) };
+        count::total(Total::Refused);
+        SHOT
+    }
+
+    /// A `setsockopt()`. Since Linux 5.3.
+    #[cgroup_sockopt(setsockopt)]
+    pub(crate) fn pr_setsockopt(ctx: SockoptContext) -> i32 {
+        i32::from(setsockopt::setsockopt(ctx.sockopt))
+    }
+
+    /// Run by the agent alone, through BPF_ITER_CREATE. The iterator since Linux 5.8, what it uses since 5.11.
+    #[unsafe(link_section = "iter/task_file")]
+    #[unsafe(no_mangle)]
+    extern "C" fn pr_existing(ctx: *mut c_void) -> i32 {
+        existing::existing(ctx);
+        0
     }
 
     /// After a successful `execve`. Raw tracepoints since Linux 4.17.

@@ -1,12 +1,13 @@
 //! The maps. What each is for, and what happens when it is full, is in `portreeve_abi::MAPS`.
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
-use aya_ebpf::macros::map;
+use aya_ebpf::btf_maps::SkStorage;
+use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::Key;
-use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use portreeve_abi::{
-    ActivePolicy, CgroupKey, CgroupNode, DestKey, ExeKey, ExecRecord, IdKey, Learned, PORT_WORDS, PolicyHeader,
-    PortKey, RuleSet, SubjectCount, SubjectKey, Total,
+    ActivePolicy, CgroupKey, CgroupNode, DestKey, ExeKey, ExecRecord, FlowKey, IdKey, Learned, PORT_WORDS, Pass,
+    PassKey, PolicyHeader, PortKey, RuleSet, SocketState, SubjectCount, SubjectKey, Total,
 };
 use portreeve_decide::Tables;
 
@@ -38,11 +39,32 @@ pub(crate) static PR_EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 pub(crate) static PR_EXECS: HashMap<u32, ExecRecord> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 #[map]
 pub(crate) static PR_LEARNED: Array<Learned> = Array::with_max_entries(1, 0);
+#[btf_map]
+pub(crate) static PR_VERDICTS: SkStorage<SocketState> = SkStorage::new();
+#[map]
+pub(crate) static PR_PASSES: LruHashMap<PassKey, Pass> = LruHashMap::with_max_entries(4096, 0);
+#[map]
+pub(crate) static PR_FLOWS: LruHashMap<FlowKey, Pass> = LruHashMap::with_max_entries(16_384, 0);
+
+#[map]
+static PR_OLD_TOTALS: Array<u64> = Array::with_max_entries(Total::COUNT, 0);
+#[map]
+static PR_OLD_SUBJECTS: HashMap<SubjectKey, SubjectCount> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static PR_NEXT_PACKET: ProgramArray = ProgramArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static PR_NEXT_FRAME: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 /// The generation in force; 0 before the first policy.
 #[inline(always)]
 pub(crate) fn active_generation() -> u32 {
     PR_ACTIVE.get(0).map_or(0, |active| active.generation)
+}
+
+/// The generation that is about to be in force, while there is one; else the one in force.
+#[inline(always)]
+pub(crate) fn coming_generation() -> u32 {
+    PR_ACTIVE.get(0).map_or(0, |active| if active.coming != 0 { active.coming } else { active.generation })
 }
 
 /// Whether a generation guards a port.

@@ -2,7 +2,7 @@
 
 use core::ptr::{addr_of, read_volatile};
 
-use portreeve_abi::Offsets;
+use portreeve_abi::{GuardedCgroup, Offsets};
 
 /// Where the fields are; all zero in the object, which the agent never loads as it is.
 #[unsafe(no_mangle)]
@@ -14,6 +14,10 @@ static PR_OFFSETS: Offsets = const {
 /// 1 when the exec, fork and exit programs are attached, so that a missing record means something.
 #[unsafe(no_mangle)]
 static PR_EXEC_WATCH: u32 = 0;
+
+/// The guarded cgroup.
+#[unsafe(no_mangle)]
+static PR_GUARDED: GuardedCgroup = GuardedCgroup { id: 0, level: 0, _pad: 0 };
 
 /// Reads one offset; a constant to the verifier, because the section is frozen before the programs load.
 macro_rules! offset {
@@ -29,6 +33,13 @@ pub(crate) fn read(place: usize) -> usize {
     // SAFETY: `place` is the place of one of the static's integers. Volatile, or the compiler would take the zeros for
     // the values.
     unsafe { read_volatile(addr_of!(PR_OFFSETS).byte_add(place).cast::<u32>()) as usize }
+}
+
+/// Which cgroup is guarded.
+#[inline(always)]
+pub(crate) fn guarded_cgroup() -> GuardedCgroup {
+    // SAFETY: a static. Volatile for the same reason.
+    unsafe { read_volatile(addr_of!(PR_GUARDED)) }
 }
 
 /// Whether execs are watched.

@@ -29,6 +29,16 @@ pub(crate) fn forget<T: Copy>(value: &T) -> Option<T> {
     kernel(core::ptr::from_ref(value) as Address)
 }
 
+/// The same in place: what has been found out stays, and the verifier walks what follows once instead of once for each
+/// way that led here.
+#[inline(always)]
+pub(crate) fn forget_all<T: Copy>(value: &mut T) {
+    let place = core::ptr::from_mut(value);
+    // SAFETY: the value is read over itself. Should the helper fail it leaves zeros, which are a value of all that this
+    // is used for, and refuse.
+    unsafe { bpf_probe_read_kernel(place.cast::<c_void>(), size_of::<T>() as u32, place.cast::<c_void>()) };
+}
+
 /// Follows a pointer in kernel memory; a null pointer is `None`.
 #[inline(always)]
 pub(crate) fn pointer(address: Address) -> Option<Address> {

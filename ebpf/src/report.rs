@@ -1,6 +1,5 @@
 //! The event of an attempt: best-effort, written into the ring buffer in place, counted when there is no room.
 
-use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid};
 use portreeve_abi::{
     CGROUP_DEPTH, CGROUP_PATH_LEN, CMDLINE_LEN, COMM_LEN, EXE_PATH_LEN, Event, Hook, PARENTS, PATH_PART_LEN, Parent,
     Total, Truncated,
@@ -18,6 +17,7 @@ use crate::task::{self, Task};
 const PATH_PARTS: usize = 16;
 
 /// What the hook has found out.
+#[derive(Clone, Copy)]
 pub(crate) struct Seen {
     pub(crate) now: u64,
     pub(crate) hook: Hook,
@@ -31,6 +31,10 @@ pub(crate) struct Seen {
     /// Zero when the socket is not bound.
     pub(crate) source: [u8; 16],
     pub(crate) source_port: u16,
+    /// The device a frame was to leave by, 0 where none was seen.
+    pub(crate) interface: u32,
+    /// Of a segment, 0 where none was seen.
+    pub(crate) tcp_flags: u8,
 }
 
 /// Hands an event to the agent. Returns nothing: no verdict depends on it.
@@ -48,7 +52,7 @@ pub(crate) fn report(seen: &Seen) {
         parents(event, &seen.task);
         let mut truncated = exe_path(event, seen.task.exe_file());
         truncated |= cgroup_path(event, &seen.task);
-        truncated |= cmdline(event, &seen.task);
+        truncated |= cmdline(event, seen);
         (*event).truncated = truncated;
     }
     // The agent is woken when it has caught up, not for every event of a flood.
@@ -58,9 +62,8 @@ pub(crate) fn report(seen: &Seen) {
 /// Everything of fixed size.
 #[inline(always)]
 unsafe fn facts(event: *mut Event, seen: &Seen) {
-    // SAFETY: neither helper has a precondition.
-    let (ids, users) = unsafe { (bpf_get_current_pid_tgid(), bpf_get_current_uid_gid()) };
     let task = &seen.task;
+    let cred = task.cred().unwrap_or(0);
     let nlink = task.exe_file().and_then(task::inode).and_then(|inode| read::kernel(inode + offset!(inode_nlink)));
     let netns = read::pointer(task.field(offset!(task_nsproxy)))
         .and_then(|proxy| read::pointer(proxy + offset!(nsproxy_net)))
@@ -72,11 +75,11 @@ unsafe fn facts(event: *mut Event, seen: &Seen) {
         (*event).exe = seen.who.exe;
         (*event).cgroup = seen.cgroup;
         (*event).cookie = seen.cookie;
-        (*event).pid = (ids >> 32) as u32;
-        (*event).tid = ids as u32;
-        (*event).uid = users as u32;
+        (*event).pid = task.tgid();
+        (*event).tid = task.tid();
+        (*event).uid = read::kernel(cred + offset!(cred_uid)).unwrap_or(u32::MAX);
         (*event).euid = seen.who.euid;
-        (*event).gid = (users >> 32) as u32;
+        (*event).gid = read::kernel(cred + offset!(cred_gid)).unwrap_or(u32::MAX);
         (*event).egid = seen.who.egid;
         (*event).netns = netns.unwrap_or(0);
         (*event).generation = seen.decision.generation;
@@ -91,6 +94,8 @@ unsafe fn facts(event: *mut Event, seen: &Seen) {
         (*event).saddr = seen.source;
         (*event).dport = seen.flow.port;
         (*event).sport = seen.source_port;
+        (*event).tcp_flags = seen.tcp_flags;
+        (*event).interface = seen.interface;
         (*event)._pad = 0;
         (*event)._pad2 = 0;
         thread_name((&raw mut (*event).comm).cast(), task.field(0));
@@ -216,8 +221,10 @@ unsafe fn cgroup_path(event: *mut Event, task: &Task) -> u16 {
 
 /// The beginning of the command line, from the process's own memory.
 #[inline(always)]
-unsafe fn cmdline(event: *mut Event, task: &Task) -> u16 {
-    let Some((start, end)) = task.mm().and_then(|mm| {
+unsafe fn cmdline(event: *mut Event, seen: &Seen) -> u16 {
+    // The search for old connections runs in the agent, whose memory is another.
+    let mm = if let Hook::Existing = seen.hook { None } else { seen.task.mm() };
+    let Some((start, end)) = mm.and_then(|mm| {
         Some((read::kernel::<Address>(mm + offset!(mm_arg_start))?, read::kernel::<Address>(mm + offset!(mm_arg_end))?))
     }) else {
         // SAFETY: see `report`.

@@ -5,12 +5,20 @@ use portreeve_abi::{CGROUP_NAME_LEN, ExeId, Reason, TICK, Taint};
 use portreeve_decide::{CgroupNames, Identity};
 
 use crate::maps::PR_EXECS;
-use crate::offsets::{exec_watch, offset};
+use crate::offsets::{exec_watch, guarded_cgroup, offset};
 use crate::read::{self, Address};
 
 /// Bit 31 of the nanoseconds of a change time is a flag on kernels with multigrain timestamps
 /// (`I_CTIME_QUERIED`, include/linux/fs.h since Linux 6.13).
 const CTIME_NSEC: u32 = 0x7fff_ffff;
+
+/// Stands in the record when nobody could be found behind an attempt.
+pub(crate) const NOBODY: Identity = Identity {
+    exe: ExeId { ino: 0, ctime_sec: 0, ctime_nsec: 0, dev: 0, generation: 0, _pad: 0 },
+    euid: u32::MAX,
+    egid: u32::MAX,
+    taint: 0,
+};
 
 /// A task and its cgroup.
 #[derive(Clone, Copy)]
@@ -36,6 +44,29 @@ impl Task {
         Self { address, cgroup: cgroup.unwrap_or(0) }
     }
 
+    /// Nobody, in a cgroup.
+    #[inline(always)]
+    pub(crate) fn nobody(cgroup: Address) -> Self {
+        Self { address: 0, cgroup }
+    }
+
+    /// Whether the cgroup is the guarded one or below it.
+    #[inline(always)]
+    pub(crate) fn is_guarded(&self) -> bool {
+        let guarded = guarded_cgroup();
+        guarded.level == 0 || (guarded.level <= self.cgroup_level() && self.ancestor_id(guarded.level) == guarded.id)
+    }
+
+    /// The id of the cgroup's ancestor at a level that it has.
+    #[inline(always)]
+    fn ancestor_id(&self, level: u32) -> u64 {
+        let ancestors = self.cgroup + offset!(cgroup_ancestors);
+        read::pointer(ancestors + level as usize * size_of::<Address>())
+            .and_then(|ancestor| read::pointer(ancestor + offset!(cgroup_kn)))
+            .and_then(|node| read::kernel(node + offset!(kernfs_id)))
+            .unwrap_or(0)
+    }
+
     /// Address of a field.
     #[inline(always)]
     pub(crate) fn field(&self, offset: usize) -> Address {
@@ -46,6 +77,12 @@ impl Task {
     #[inline(always)]
     pub(crate) fn tgid(&self) -> u32 {
         read::kernel(self.field(offset!(task_tgid))).unwrap_or(0)
+    }
+
+    /// The thread id in the host's pid namespace.
+    #[inline(always)]
+    pub(crate) fn tid(&self) -> u32 {
+        read::kernel(self.field(offset!(task_pid))).unwrap_or(0)
     }
 
     /// When the process (the thread group's leader) started, CLOCK_BOOTTIME nanoseconds.

@@ -1,13 +1,50 @@
-//! `lab-client PATH ADDRESS PORT [COUNT]`: connects in one of many ways, and says in a line what came of it:
-//! `connected`, or the name of the errno.
+//! `lab-client WAY ADDRESS PORT [MORE…]`: reaches for a TCP port in one of many ways, and says in a word what came of
+//! it: `connected`; `sent` when a packet left the system call without an error (whether it arrived, the far end
+//! knows); or the name of the errno. Standard error names the step that failed, where there are several.
 
+use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 
-mod disguise;
-mod ways;
+use nix::errno::Errno;
 
-use ways::{Outcome, WAYS};
+mod before;
+mod disguise;
+mod frame;
+mod handed;
+mod inject;
+mod link;
+mod mask;
+mod packet;
+mod protocols;
+mod puppet;
+mod repair;
+mod tun;
+mod txring;
+mod ways;
+mod xdp;
+
+use ways::WAYS;
+
+/// A word for what came of it, or why nothing did.
+type Said = Result<&'static str, Errno>;
+
+/// A way past connect(): its name, and what it does with the destination and the further arguments.
+type Way = (&'static str, fn(SocketAddr, &[String]) -> Said);
+
+/// Every way past connect(), and those that come to it in disguise.
+const BYPASSES: [&[Way]; 10] = [
+    inject::WAYS,
+    frame::WAYS,
+    xdp::WAYS,
+    tun::WAYS,
+    repair::WAYS,
+    before::WAYS,
+    handed::WAYS,
+    protocols::WAYS,
+    mask::WAYS,
+    puppet::WAYS,
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -18,23 +55,59 @@ fn main() -> ExitCode {
         let count = rest.first().and_then(|text| text.parse().ok()).unwrap_or(1);
         return hammer(to, count);
     }
-    let Some((_, connect)) = WAYS.iter().find(|(name, _)| name == way) else { return usage() };
-    say(&connect(to))
+    if let Some((_, connect)) = WAYS.iter().find(|(name, _)| name == way) {
+        return say(connect(to).map(|()| "connected"));
+    }
+    let bypass = BYPASSES.into_iter().flatten().find(|(name, _)| name == way);
+    bypass.map_or_else(usage, |(_, attempt)| say(attempt(to, rest)))
 }
 
 #[expect(clippy::print_stdout, reason = "the answer")]
-fn say(outcome: &Outcome) -> ExitCode {
-    match outcome {
-        Ok(()) => println!("connected"),
+fn say(said: Said) -> ExitCode {
+    match said {
+        Ok(word) => println!("{word}"),
         Err(errno) => println!("{errno:?}"),
     }
     ExitCode::SUCCESS
 }
 
+/// A word before the last one, for who waits for it.
+#[expect(clippy::print_stdout, reason = "part of the answer")]
+fn announce(word: &str) {
+    // Standard output writes out whole lines, also to a file.
+    println!("{word}");
+}
+
+#[expect(clippy::print_stderr, reason = "for who looks into a surprise")]
+fn remark(text: &str) {
+    eprintln!("{text}");
+}
+
+/// The errno of the step that has just failed.
+fn refused(step: &str) -> Errno {
+    let errno = Errno::last();
+    remark(&format!("{step}: {errno}"));
+    errno
+}
+
+/// What a system call returned, if it did not fail.
+fn step<T: PartialOrd + From<i8>>(step: &str, returned: T) -> Result<T, Errno> {
+    if returned < T::from(0) { Err(refused(step)) } else { Ok(returned) }
+}
+
+/// What the standard library returned, if it did not fail.
+fn os<T>(step: &str, result: io::Result<T>) -> Result<T, Errno> {
+    result.map_err(|error| {
+        remark(&format!("{step}: {error}"));
+        ways::errno(&error)
+    })
+}
+
 #[expect(clippy::print_stderr, reason = "a test's mistake")]
 fn usage() -> ExitCode {
-    let ways: Vec<&str> = WAYS.iter().map(|(name, _)| *name).collect();
-    eprintln!("usage: lab-client hammer|{} ADDRESS PORT [COUNT]", ways.join("|"));
+    let bypasses = BYPASSES.into_iter().flatten().map(|(name, _)| *name);
+    let ways: Vec<&str> = WAYS.iter().map(|(name, _)| *name).chain(bypasses).collect();
+    eprintln!("usage: lab-client hammer|{} ADDRESS PORT [MORE...]", ways.join("|"));
     ExitCode::from(2)
 }
 

@@ -17,6 +17,9 @@ pub(crate) type Outcome = Result<(), Errno>;
 /// A way: its name, and what it does.
 type Way = (&'static str, fn(SocketAddr) -> Outcome);
 
+/// How long a way waits for the far end.
+const LIMIT: Duration = Duration::from_secs(5);
+
 /// Every way.
 pub(crate) const WAYS: [Way; 21] = [
     ("plain", |to| connect(&stream(&to, 0)?, to)),
@@ -56,8 +59,8 @@ pub(crate) fn stream(to: &SocketAddr, protocol: i32) -> Result<Socket, Errno> {
     os(Socket::new(Domain::for_address(*to), Type::STREAM, Some(Protocol::from(protocol))))
 }
 
-fn connect(socket: &Socket, to: SocketAddr) -> Outcome {
-    os(socket.connect_timeout(&to.into(), Duration::from_secs(5))).map_err(|error| {
+pub(crate) fn connect(socket: &Socket, to: SocketAddr) -> Outcome {
+    os(socket.connect_timeout(&to.into(), LIMIT)).map_err(|error| {
         // `connect_timeout` says this without an errno.
         if error == Errno::UnknownErrno { Errno::ETIMEDOUT } else { error }
     })
@@ -67,16 +70,16 @@ fn nonblocking(socket: &Socket, to: SocketAddr) -> Outcome {
     os(socket.set_nonblocking(true))?;
     match socket.connect(&to.into()) {
         Ok(()) => Ok(()),
-        Err(error) if errno(&error) == Errno::EINPROGRESS => established(socket),
+        Err(error) if errno(&error) == Errno::EINPROGRESS => established(socket, LIMIT),
         Err(error) => Err(errno(&error)),
     }
 }
 
 /// Waits until the handshake is over, and says how it ended.
-fn established(socket: &Socket) -> Outcome {
+pub(crate) fn established(socket: &Socket, limit: Duration) -> Outcome {
     let mut poll = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
     // SAFETY: one structure, as the count says.
-    if unsafe { libc::poll(&raw mut poll, 1, 5000) } != 1 {
+    if unsafe { libc::poll(&raw mut poll, 1, limit.as_millis() as i32) } != 1 {
         return Err(Errno::ETIMEDOUT);
     }
     os(socket.take_error())?.map_or(Ok(()), |error| Err(errno(&error)))
@@ -108,7 +111,7 @@ fn tfo_sendto(socket: &Socket, to: SocketAddr) -> Outcome {
             address.len(),
         )
     };
-    if sent < 0 { Err(Errno::last()) } else { established(socket) }
+    if sent < 0 { Err(Errno::last()) } else { established(socket, LIMIT) }
 }
 
 /// Fast Open by connect(): the SYN leaves with the first write.
@@ -123,7 +126,7 @@ fn tfo_connect(socket: &Socket, to: SocketAddr) -> Outcome {
     }
     os(socket.connect(&to.into()))?;
     os(socket.send(b"EHLO bot\r\n"))?;
-    established(socket)
+    established(socket, LIMIT)
 }
 
 fn ring(to: SocketAddr, sqpoll: bool, flags: squeue::Flags) -> Outcome {

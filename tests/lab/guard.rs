@@ -1,6 +1,7 @@
 //! The agent under test.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -8,7 +9,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::program::{Outcome, Program, Running};
-use crate::until::{DEADLINE, until};
+use crate::until::{DEADLINE, patience, until};
 use crate::{Cgroup, Lab};
 
 /// The agent's binary: `PORTREEVE_BIN`, which `cargo xtask test` sets, or the one beside the tests.
@@ -23,7 +24,8 @@ pub fn portreeve() -> PathBuf {
     )
 }
 
-/// An agent that guards a cgroup of the lab, with its own instance, policy and state. Detached on drop.
+/// An agent that guards a cgroup of the lab and the devices of its first host, with its own instance, policy and state.
+/// Detached on drop.
 #[derive(Debug)]
 pub struct Guard {
     instance: String,
@@ -31,6 +33,7 @@ pub struct Guard {
     policy: PathBuf,
     state: PathBuf,
     log: PathBuf,
+    home: OwnedFd,
     agent: Option<Running>,
 }
 
@@ -55,6 +58,7 @@ impl Guard {
             policy: dir.join("portreeve.toml"),
             state: dir.join("state"),
             log: dir.join("log"),
+            home: lab.home(),
             agent: None,
         };
         guard.write_policy(policy);
@@ -66,13 +70,24 @@ impl Guard {
     #[track_caller]
     pub fn resume(&mut self) {
         self.launch();
-        let ready = self.command(["status", "--wait=20"]);
+        self.ready();
+    }
+
+    #[track_caller]
+    fn ready(&self) {
+        let wait = format!("--wait={}", 20 * patience());
+        let ready = self.command(["status", &wait]);
         assert_eq!(ready.code, 0, "the agent is not ready: {ready:#?}\n{}", self.log());
     }
 
     /// Starts the agent without waiting for it.
     #[track_caller]
     pub fn launch(&mut self) {
+        self.launch_with(&[]);
+    }
+
+    #[track_caller]
+    fn launch_with(&mut self, more: &[&str]) {
         let agent = Program::new(portreeve()).args([
             "run",
             "--instance",
@@ -84,7 +99,19 @@ impl Guard {
             "--state-dir",
             &self.state.display().to_string(),
         ]);
-        self.agent = Some(agent.spawn(&self.log));
+        let agent = agent.args(more);
+        self.agent = Some(agent.in_netns(&self.home).spawn(&self.log));
+    }
+
+    /// Starts another agent for the same instance while this one runs, and returns the exit code of the first.
+    #[track_caller]
+    pub fn take_over(&mut self, more: &[&str]) -> i32 {
+        let mut first = self.agent.take().unwrap();
+        self.log = self.log.with_extension("second");
+        self.launch_with(more);
+        let code = first.wait();
+        self.ready();
+        code
     }
 
     /// Writes the policy file; a running agent notices by itself, or at `reload`.

@@ -58,12 +58,17 @@ impl Host {
             host.ip(&format!("link set {device} up"));
             host.addresses.borrow_mut().extend([IpAddr::V4(v4), IpAddr::V6(v6)]);
         }
-        let targets = [b.v4(), b.v6()];
+        // The addresses of this wire, not of one that `b` had before.
+        let targets: Vec<IpAddr> = b.addresses.borrow().iter().rev().take(2).copied().collect();
         until("packets over the wire", DEADLINE, || {
             // A port that nobody listens on: the answer is a reset, and proves both directions.
             let answers = a.netns.enter(|| {
                 targets
-                    .map(|to| TcpStream::connect_timeout(&(to, 9).into(), Duration::from_secs(1)).map_err(|e| e.kind()))
+                    .iter()
+                    .map(|to| {
+                        TcpStream::connect_timeout(&(*to, 9).into(), Duration::from_secs(1)).map_err(|e| e.kind())
+                    })
+                    .collect::<Vec<_>>()
             });
             let reset = |answer: &Result<_, _>| matches!(answer, Err(ErrorKind::ConnectionRefused));
             if answers.iter().all(reset) { Ok(()) } else { Err(answers) }

@@ -1,12 +1,14 @@
 //! The lab: one test's directory, cgroup sub-tree, hosts and wires.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fs::Permissions;
 use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::netns::NetNs;
 use crate::sweep::{PREFIX, remove_dir, sweep};
 use crate::{Cgroup, Filesystem, Host, Kind, Program, cgroup2_root};
 
@@ -42,6 +44,7 @@ pub struct Lab {
     root_cgroup: Option<Cgroup>,
     counter: Cell<u32>,
     wires: Cell<u8>,
+    home: RefCell<Option<OwnedFd>>,
     not_send: PhantomData<*const ()>,
 }
 
@@ -63,6 +66,7 @@ impl Lab {
             root_cgroup: None,
             counter: Cell::new(0),
             wires: Cell::new(0),
+            home: RefCell::new(None),
             not_send: PhantomData,
         };
         std::fs::create_dir(&lab.dir).unwrap();
@@ -101,7 +105,16 @@ impl Lab {
     #[track_caller]
     #[must_use]
     pub fn host(&self, name: &str) -> Host {
-        Host::new(name)
+        let host = Host::new(name);
+        self.home.borrow_mut().get_or_insert_with(|| host.netns().fd().try_clone().unwrap());
+        host
+    }
+
+    /// The network namespace that an agent runs in, whose devices it guards: the first host's, or an empty one. Never the
+    /// machine's own.
+    pub(crate) fn home(&self) -> OwnedFd {
+        let mut home = self.home.borrow_mut();
+        home.get_or_insert_with(|| NetNs::new().fd().try_clone().unwrap()).try_clone().unwrap()
     }
 
     /// Joins two hosts by a wire with IPv4 and IPv6 addresses; returns when packets pass both ways.

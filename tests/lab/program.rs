@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::os::fd::{AsRawFd as _, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -81,6 +81,12 @@ impl Program {
         self
     }
 
+    /// The network namespace it is in; the descriptor must outlive the call that starts the program.
+    pub(crate) fn in_netns(mut self, netns: &impl AsRawFd) -> Self {
+        self.host = Some(netns.as_raw_fd());
+        self
+    }
+
     /// The cgroup it starts in.
     #[track_caller]
     #[must_use]
@@ -139,7 +145,7 @@ impl Program {
 
     #[track_caller]
     fn start(&mut self) -> Child {
-        let (host, cgroup, user) = (self.host, self.cgroup.as_ref().map(std::os::fd::AsRawFd::as_raw_fd), self.user);
+        let (host, cgroup, user) = (self.host, self.cgroup.as_ref().map(AsRawFd::as_raw_fd), self.user);
         let root = self.root.as_ref().map(|root| std::ffi::CString::new(root.as_os_str().as_encoded_bytes()).unwrap());
         // SAFETY: only async-signal-safe system calls between fork and exec, on values prepared beforehand.
         unsafe {

@@ -43,23 +43,13 @@ impl Sink {
     #[must_use]
     pub fn listen(host: &Host, port: u16) -> Self {
         let shared = Arc::new(Shared::default());
-        // An MPTCP listener takes plain TCP as well.
         let listener = host.netns().enter(|| {
-            let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::from(libc::IPPROTO_MPTCP))).unwrap();
+            // An MPTCP listener takes plain TCP as well. Before Linux 6.2 it takes no Fast Open; clients of MPTCP then
+            // fall back to TCP.
+            let socket = fast_open(libc::IPPROTO_MPTCP).or_else(|| fast_open(libc::IPPROTO_TCP));
+            let socket = socket.expect("a listener with TCP_FASTOPEN");
             socket.set_only_v6(false).unwrap();
             socket.set_reuse_address(true).unwrap();
-            let queue: libc::c_int = 64;
-            // SAFETY: an option of the size named, on a socket that is open.
-            let fast_open = unsafe {
-                libc::setsockopt(
-                    socket.as_raw_fd(),
-                    libc::IPPROTO_TCP,
-                    libc::TCP_FASTOPEN,
-                    (&raw const queue).cast(),
-                    4,
-                )
-            };
-            assert_eq!(fast_open, 0, "TCP_FASTOPEN");
             socket.bind(&SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port)).into()).unwrap();
             socket.listen(1024).unwrap();
             socket.set_nonblocking(true).unwrap();
@@ -171,4 +161,15 @@ fn converse(stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
         out.write_all(reply.as_bytes())?;
     }
     Ok(())
+}
+
+/// A socket that takes Fast Open, if the kernel lets the protocol.
+fn fast_open(protocol: libc::c_int) -> Option<Socket> {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::from(protocol))).unwrap();
+    let queue: libc::c_int = 64;
+    // SAFETY: an option of the size named, on a socket that is open.
+    let set = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_FASTOPEN, (&raw const queue).cast(), 4)
+    };
+    (set == 0).then_some(socket)
 }

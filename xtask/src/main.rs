@@ -15,6 +15,7 @@ mod lint;
 mod run;
 mod setup;
 mod test;
+mod vm;
 
 /// Builds, runs, tests and checks Portreeve.
 #[derive(Parser)]
@@ -28,6 +29,7 @@ const AFTER_HELP: &str = "\
 Examples:
   cargo xtask run                  guard port 25 on this machine, in the foreground (needs root)
   cargo xtask test                 every test (needs root)
+  cargo xtask vm --kernel 6.1      the kernel tests on Linux 6.1, in a virtual machine
   cargo xtask setup --no-install   what is missing here, and how it would be installed
 
 Exit codes:
@@ -42,6 +44,7 @@ enum Command {
     Build(build::Args),
     Run(run::Args),
     Test(test::Args),
+    Vm(vm::Args),
     Lint(lint::Args),
     Demo(demo::Args),
     Bench(bench::Args),
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::Build(args) => build::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Vm(args) => vm::run(&args),
         Command::Lint(args) => lint::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),
@@ -91,5 +95,17 @@ mod tests {
         let Command::Test(args) = cli.command else { panic!("not `test`") };
         assert_eq!(args.filter.as_deref(), Some("mptcp"));
         assert!(Cli::try_parse_from(["xtask", "test"]).is_ok());
+    }
+
+    #[test]
+    fn the_virtual_machine_takes_kernels_and_a_filter_or_a_command() {
+        let cli = Cli::try_parse_from(["xtask", "vm", "--kernel", "6.1", "--", "mptcp"]).expect("parses");
+        let Command::Vm(args) = cli.command else { panic!("not `vm`") };
+        assert_eq!((args.kernels, args.tests), (vec!["6.1".to_owned()], vec!["mptcp".to_owned()]));
+        let cli = Cli::try_parse_from(["xtask", "vm", "--run", "uname -r"]).expect("parses");
+        let Command::Vm(args) = cli.command else { panic!("not `vm`") };
+        assert_eq!((args.kernels, args.run.as_deref()), (vec!["6.1".to_owned(), "6.12".to_owned()], Some("uname -r")));
+        assert!(Cli::try_parse_from(["xtask", "vm", "--kernel", "new"]).is_err());
+        assert!(Cli::try_parse_from(["xtask", "vm", "--run", "true", "--", "mptcp"]).is_err());
     }
 }

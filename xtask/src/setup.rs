@@ -44,6 +44,8 @@ pub(crate) enum Group {
     Build,
     /// The tests on the real kernel.
     Test,
+    /// The tests on other kernels, in virtual machines.
+    Vm,
     /// The demonstration.
     Demo,
     /// Formatting, lints and licences.
@@ -51,7 +53,7 @@ pub(crate) enum Group {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let all = [Group::Build, Group::Test, Group::Demo, Group::Lint];
+    let all = [Group::Build, Group::Test, Group::Vm, Group::Demo, Group::Lint];
     let groups = if args.groups.is_empty() { &all[..] } else { &args.groups };
     ensure(groups, args.switches)?;
     println!("nothing is missing");

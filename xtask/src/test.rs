@@ -1,7 +1,7 @@
 //! `cargo xtask test`.
 
 use std::{
-    fs,
+    fmt, fs,
     io::{BufRead as _, BufReader},
     path::Path,
     process::{Command, Stdio},
@@ -12,28 +12,36 @@ use anyhow::{Context as _, Result, bail};
 use crate::{
     build,
     exec::{cargo, headline, line, require_root, target_dir},
-    run, setup,
+    run, setup, vm,
 };
 
 /// Runs every test: those of the crates, and those on the real kernel with real mail servers.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  cargo xtask test           everything
-  cargo xtask test mptcp     the tests with `mptcp` in their names
-  cargo test                 only the tests that need neither root nor packages
+  cargo xtask test                 everything
+  cargo xtask test mptcp           the tests with `mptcp` in their names
+  cargo xtask test --all-kernels   everything, then the kernel tests on Linux 6.1 and 6.12 in virtual machines
+  cargo test                       only the tests that need neither root nor packages
 
 The last line sums up all test runners: N passed, N failed, N skipped.")]
 pub(crate) struct Args {
     /// Only the tests whose names contain this.
     pub filter: Option<String>,
+    /// Afterwards the kernel tests on other kernels too, as `cargo xtask vm` runs them.
+    #[arg(long)]
+    pub all_kernels: bool,
     #[command(flatten)]
     pub setup: setup::Switches,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     require_root("testing on the real kernel (`cargo test` alone runs the tests that do without)", "test")?;
-    setup::ensure(&[setup::Group::Build, setup::Group::Test], args.setup)?;
+    let mut groups = vec![setup::Group::Build, setup::Group::Test];
+    if args.all_kernels {
+        groups.push(setup::Group::Vm);
+    }
+    setup::ensure(&groups, args.setup)?;
     let agent = build::agent(true)?;
     run::mount_missing()?;
     // The lab appends a line for each test that this kernel cannot run: the test harness knows no such outcome.
@@ -49,17 +57,23 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         headline(title);
         let (sums, ok) = stream(&mut tier)?;
         if !ok && sums.failed == 0 {
-            broken.push(line(&tier));
+            broken.push(format!("did not finish: {}", line(&tier)));
         }
         total.add(sums);
     }
 
     let skipped = fs::read_to_string(&skips).with_context(|| format!("cannot read {}", skips.display()))?;
     total.skip(skipped.lines().map(|reason| println!("skipped: {reason}")).count());
-    for command in &broken {
-        println!("did not finish: {command}");
+    if args.all_kernels {
+        for tried in vm::test_all(filter, &agent)? {
+            total.add(tried.sums);
+            broken.extend(tried.trouble);
+        }
     }
-    println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped);
+    for trouble in &broken {
+        println!("{trouble}");
+    }
+    println!("{total}");
     if total.failed > 0 || !broken.is_empty() {
         bail!("not every test passed");
     }
@@ -106,15 +120,15 @@ fn stream(tier: &mut Command) -> Result<(Summary, bool)> {
 
 /// What one or more test runners found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Summary {
-    passed: usize,
-    failed: usize,
-    skipped: usize,
+pub(crate) struct Summary {
+    pub passed: usize,
+    pub failed: usize,
+    pub skipped: usize,
 }
 
 impl Summary {
     /// Reads a runner's last line, `test result: ok. 5 passed; 0 failed; 1 ignored; …`.
-    fn of(line: &str) -> Option<Self> {
+    pub(crate) fn of(line: &str) -> Option<Self> {
         let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
         let count = |word: &str| {
             let part = counts.split("; ").find(|part| part.ends_with(word))?;
@@ -123,16 +137,22 @@ impl Summary {
         Some(Self { passed: count(" passed")?, failed: count(" failed")?, skipped: count(" ignored")? })
     }
 
-    fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
     }
 
     /// Takes tests that skipped themselves, which the harness counts as passed.
-    fn skip(&mut self, count: usize) {
+    pub(crate) fn skip(&mut self, count: usize) {
         self.passed = self.passed.saturating_sub(count);
         self.skipped += count;
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
     }
 }
 

@@ -209,6 +209,9 @@ fn because(explanation: &Explanation, reason: portreeve_abi::Reason) -> String {
             Some(why) => format!("no rule allows this {}: {}", why.dimension, why.value),
             None => "no single rule matches in every dimension".to_owned(),
         },
+        Reason::NoVerdict | Reason::Forwarded | Reason::Unclear | Reason::RawSender | Reason::NoMemory => {
+            "of a packet, not of a connection".to_owned()
+        }
         Reason::Tainted => format!("rule \"{rule}\" matches, but the process is tainted and refuse_tainted is on"),
         Reason::AuditRule => format!("only the rule \"{rule}\" matches, and that one only observes"),
         Reason::NoProcess | Reason::Unreadable | Reason::NoPolicy => "no policy is in force".to_owned(),

@@ -10,13 +10,16 @@ use portreeve_abi::Event;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Agent, server};
+use super::upkeep::DeviceEvents;
+use super::{Agent, server, takeover};
 use crate::instance::Instance;
-use crate::kernel::{MapData, RingBuf, decode_event, event_stream, mounts};
+use crate::kernel::{MapData, RingBuf, decode_event, event_stream};
 use crate::policy;
 
 /// How often the policy's files and executables are looked at.
 const LOOK: Duration = Duration::from_millis(250);
+/// How often network namespaces and their devices are looked for.
+const LOOK_AROUND: Duration = Duration::from_secs(1);
 /// How many events are taken before the control socket and the signals have a turn.
 const BATCH: usize = 128;
 
@@ -33,6 +36,10 @@ pub struct Options {
     pub json: bool,
     /// No line for each attempt.
     pub quiet: bool,
+    /// Without a policy that can be put in force, refuse everything rather than not start.
+    pub closed: bool,
+    /// The version of the maps' layout, in place of this agent's: for tests of upgrades.
+    pub map_version: Option<u32>,
 }
 
 /// Runs until SIGINT or SIGTERM. The guard stays.
@@ -48,12 +55,7 @@ pub fn run(options: &Options) -> Result<(), String> {
         .instance
         .make_folders()
         .map_err(|error| format!("cannot make {}: {error}; is /run writable?", options.instance.runtime.display()))?;
-    let _lock = options.instance.lock().map_err(|error| {
-        format!(
-            "an agent of the instance \"{}\" is running; see portreeve status, or name another with --instance ({error})",
-            options.instance.name
-        )
-    })?;
+    let _lock = takeover::lock(options)?;
     let agent = prepare(options)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -70,23 +72,43 @@ pub fn run(options: &Options) -> Result<(), String> {
 fn prepare(options: &Options) -> Result<Agent, String> {
     let mut agent = match start(options, &options.config) {
         Ok(agent) => agent,
-        Err(error) => {
-            let Some(kept) = options.instance.last_good() else {
-                return Err(format!("{error}\nthe policy cannot be put in force, and nothing was changed"));
-            };
-            tracing::error!("{error}");
-            tracing::error!("the policy cannot be put in force; the last good one is tried: {}", kept.display());
-            start(options, &kept)?
-        }
+        Err(error) => instead(options, &error)?,
     };
-    let root = mounts::cgroup2().map_err(|error| error.to_string())?;
-    let cgroup = root.join(agent.in_force.policy.guard.cgroup.trim_start_matches('/'));
     // What runs already is on record before anything is judged by that record.
     agent.guard.watch_execs();
     agent.remember_running();
-    agent.guard.attach(&cgroup).map_err(|error| error.to_string())?;
+    agent.guard.attach_calls().map_err(|error| error.to_string())?;
+    // Before packets are judged, what is connected already gets its verdict.
+    agent.guard.end_refused();
+    agent.guard.attach_packets().map_err(|error| error.to_string())?;
+    if let Err(error) = agent.guard.carry_over() {
+        tracing::error!("counters of another version are not taken over: {error}");
+    }
     agent.keep_policy();
     Ok(agent)
+}
+
+/// What is put in force when the policy cannot be: the last good one, or with `--closed` one that allows nobody.
+fn instead(options: &Options, error: &str) -> Result<Agent, String> {
+    let mut error = error.to_owned();
+    if let Some(kept) = options.instance.last_good() {
+        tracing::error!("{error}");
+        tracing::error!("the policy cannot be put in force; the last good one is tried: {}", kept.display());
+        match start(options, &kept) {
+            Ok(agent) => return Ok(agent),
+            Err(other) => error = other,
+        }
+    }
+    if !options.closed {
+        return Err(format!("{error}\nthe policy cannot be put in force, and nothing was changed"));
+    }
+    tracing::error!("{error}");
+    tracing::error!("the policy cannot be put in force; until it can, nobody may send");
+    let mut nobody = policy::load_text(&options.config, String::new());
+    if let (Some(cgroup), Some(policy)) = (&options.cgroup, &mut nobody.policy) {
+        policy.guard.cgroup.clone_from(cgroup);
+    }
+    Agent::start(options, nobody, true)
 }
 
 /// Reads a policy and puts it in force, with nothing attached yet.
@@ -118,8 +140,13 @@ async fn serve(options: &Options, agent: Agent) -> Result<(), String> {
     }
     let print = Rc::new(Printer { json: options.json, quiet: options.quiet });
     tokio::task::spawn_local(pump(events, Rc::clone(&agent), print));
+    let leave = agent.borrow().leave.clone();
+    let mut devices = DeviceEvents::listen();
     let mut look = tokio::time::interval(LOOK);
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut look_around = tokio::time::interval(LOOK_AROUND);
+    for timer in [&mut look, &mut look_around] {
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    }
     loop {
         tokio::select! {
             _ = interrupt.recv() => break,
@@ -130,7 +157,14 @@ async fn serve(options: &Options, agent: Agent) -> Result<(), String> {
                     tracing::debug!("not reloaded");
                 }
             }
-            _ = look.tick() => agent.borrow_mut().look(),
+            () = leave.notified() => break,
+            _ = look.tick() => {
+                let mut agent = agent.borrow_mut();
+                agent.look();
+                agent.look_after_programs();
+            }
+            _ = look_around.tick() => agent.borrow_mut().look_after_devices(),
+            () = devices.next() => agent.borrow_mut().look_after_devices(),
         }
     }
     if let Err(error) = std::fs::remove_file(options.instance.socket()) {

@@ -110,6 +110,12 @@ async fn converse(stream: UnixStream, agent: &RefCell<Agent>) -> io::Result<()> 
             let reloaded = agent.borrow_mut().reload();
             answer(&mut writer, reloaded).await
         }
+        Request::HandOver => {
+            let leave = agent.borrow().leave.clone();
+            send(&mut writer, &serde_json::json!({ "handing_over": std::process::id() })).await?;
+            leave.notify_one();
+            Ok(())
+        }
         Request::Mode { observe } => {
             let reloaded = agent.borrow_mut().switch_mode(observe);
             answer(&mut writer, reloaded).await

@@ -5,7 +5,7 @@ use portreeve_abi::{ABI_VERSION, Tally, Total};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Agent;
+use super::{Agent, Alarm};
 use crate::kernel::OBJECT_SHA256;
 
 /// The answer to `portreeve status`.
@@ -37,6 +37,8 @@ pub struct Status {
     pub subjects: u64,
     /// Details that were lost; the counters above are exact all the same.
     pub lost: LostDetails,
+    /// What somebody has done against the guard, and what was done about it; the latest 64, the oldest first.
+    pub alarms: Vec<Alarm>,
     /// Why attempts are not written to the state folder.
     pub store_broken: Option<String>,
 }
@@ -81,6 +83,8 @@ pub struct Counters {
     pub observed: u64,
     /// Handed to this host's own loopback.
     pub local: u64,
+    /// Packets and frames dropped, each on its own.
+    pub dropped: u64,
 }
 
 /// What was shed.
@@ -102,8 +106,10 @@ impl Agent {
     /// Looks at everything now.
     pub fn status(&mut self) -> Status {
         let hooks = self.guard.hooks();
-        let guards = hooks.iter().filter(|hook| hook.name.starts_with("connect"));
-        let guarding = guards.into_iter().all(|hook| hook.state == "active");
+        // Without the programs that watch execs taints are not seen; without any other a way is open.
+        let watches = ["exec", "fork", "exit"];
+        let guarding =
+            hooks.iter().filter(|hook| !watches.contains(&hook.name.as_str())).all(|hook| hook.state == "active");
         // A map that cannot be read shows as zeros, and in the hooks' state if it is gone.
         let tally = self.guard.totals().unwrap_or_default();
         let subjects = self.guard.subjects().map_or(0, |subjects| subjects.len() as u64);
@@ -131,6 +137,7 @@ impl Agent {
                 exec_unrecorded: at(Total::ExecUnrecorded),
                 undecoded: self.undecoded,
             },
+            alarms: self.alarms.iter().cloned().collect(),
             store_broken: self.attempts.broken().map(str::to_owned),
         }
     }
@@ -161,6 +168,7 @@ fn counters(tally: &Tally) -> Counters {
         refused: at(Total::Refused),
         observed: at(Total::Observed),
         local: at(Total::Local),
+        dropped: at(Total::Dropped),
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use jiff::Timestamp;
-use portreeve_abi::{Event, RULE_LOCAL, RULE_NONE, Reason, Taint, Truncated, Verdict};
+use portreeve_abi::{Event, Hook, RULE_LOCAL, RULE_NONE, Reason, Taint, Truncated, Verdict};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
@@ -16,6 +16,9 @@ const GENERATIONS: usize = 16;
 
 /// include/uapi/linux/in.h.
 const IPPROTO_MPTCP: u16 = 262;
+/// include/linux/socket.h: what a program was refused, by the level of its `setsockopt()`.
+const SOL_PACKET: u16 = 263;
+const SOL_XDP: u16 = 283;
 
 /// One attempt. The JSON has these fields, documented in README.md.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,13 +37,17 @@ pub struct Attempt {
     pub generation: u32,
     /// The hook that saw it.
     pub hook: String,
-    /// Where to.
-    pub destination: SocketAddr,
+    /// Where to; none for a program that asked for a way around the guard, and a packet that does not show it.
+    pub destination: Option<SocketAddr>,
     /// Where from, as far as the socket was bound.
     pub source: Option<SocketAddr>,
-    /// `tcp` or `mptcp`.
+    /// `tcp`, `mptcp`, or what was asked for to get around the guard: `af_packet`, `af_xdp`.
     pub protocol: String,
-    /// The process.
+    /// The device a frame was to leave by.
+    pub interface: Option<String>,
+    /// The flags of a packet's TCP header: `syn`, `ack`, …
+    pub tcp_flags: Vec<String>,
+    /// The process; 0 when nobody is known to be behind it.
     pub pid: u32,
     /// The thread.
     pub tid: u32,
@@ -120,7 +127,11 @@ impl fmt::Display for Attempt {
         let time = self.time.strftime("%Y-%m-%dT%H:%M:%SZ");
         let program = self.exe.as_deref().unwrap_or("(no program)");
         let user = self.user.clone().unwrap_or_else(|| format!("uid {}", self.euid));
-        write!(f, "{time}  {word}  {program}[{}] {user}", self.pid)?;
+        match (self.pid, self.source) {
+            (0, Some(source)) if self.hook == "frame" => write!(f, "{time}  {word}  a frame from {source}")?,
+            (0, _) => write!(f, "{time}  {word}  (no program)")?,
+            (pid, _) => write!(f, "{time}  {word}  {program}[{pid}] {user}")?,
+        }
         if let Some(script) = &self.script {
             write!(f, " running {script}")?;
         }
@@ -129,7 +140,13 @@ impl fmt::Display for Attempt {
         } else if let Some(unit) = &self.unit {
             write!(f, " in {unit}")?;
         }
-        write!(f, " -> {}: {}", self.destination, self.because())?;
+        match self.destination {
+            Some(destination) => write!(f, " -> {destination}: {}", self.because())?,
+            None => write!(f, ": {}", self.because())?,
+        }
+        if let Some(interface) = &self.interface {
+            write!(f, " (by {interface})")?;
+        }
         if self.exe_in_memory {
             write!(f, "; the program is only in memory")?;
         } else if self.exe_deleted {
@@ -156,6 +173,14 @@ impl Attempt {
             "no-policy" => "no policy is in force".to_owned(),
             "tainted" => format!("rule \"{rule}\" matches, but the process is tainted"),
             "audit-rule" => format!("rule \"{rule}\" only observes"),
+            "no-verdict" if self.hook == "frame" || self.hook == "packet" => {
+                "a packet that no allowed connect() vouches for".to_owned()
+            }
+            "no-verdict" => "no rule has allowed this connection".to_owned(),
+            "forwarded" => "no socket of this host sent it, and guard.forwarded is \"refuse\"".to_owned(),
+            "unclear" => "it might be TCP to a guarded port, and cannot be told".to_owned(),
+            "raw-sender" => format!("{} sender that would pass every packet hook", self.protocol),
+            "no-memory" => "the kernel had no memory to keep the verdict".to_owned(),
             other => other.to_owned(),
         }
     }
@@ -197,6 +222,7 @@ impl Recorder {
     pub fn record(&mut self, event: &Event, clock: &Clock) -> Option<Attempt> {
         let verdict = Verdict::from_u8(event.verdict)?;
         let reason = Reason::from_u8(event.reason)?;
+        let hook = Hook::from_u8(event.hook)?;
         let exe_parts = parts(&event.exe_path, event.exe_path_used);
         let exe = path_up(&exe_parts, event.truncated & Truncated::EXE_PATH != 0);
         let cgroup = format!("/{}", parts(&event.cgroup_path, event.cgroup_path_used).join("/"));
@@ -207,6 +233,7 @@ impl Recorder {
         let exe_deleted = exe.is_some() && event.nlink == 0;
         let taint = taints(event.taint);
         let severity = severity(verdict, exe_deleted || !taint.is_empty());
+        let exe_deleted = exe_deleted && event.pid != 0;
         Some(Attempt {
             time: clock.at(event.time),
             verdict: verdict_word(verdict).to_owned(),
@@ -214,11 +241,14 @@ impl Recorder {
             rule: self.rule(event.generation, event.rule),
             severity: severity.to_owned(),
             generation: event.generation,
-            hook: if event.hook == 0 { "connect4" } else { "connect6" }.to_owned(),
-            destination: SocketAddr::new(address(event.daddr), event.dport),
+            hook: hook_word(hook).to_owned(),
+            destination: (hook != Hook::Setsockopt && reason != Reason::Unclear)
+                .then(|| SocketAddr::new(address(event.daddr), event.dport)),
             source: (event.saddr != [0; 16] || event.sport != 0)
                 .then(|| SocketAddr::new(address(event.saddr), event.sport)),
-            protocol: if event.protocol == IPPROTO_MPTCP { "mptcp" } else { "tcp" }.to_owned(),
+            protocol: protocol_word(event.protocol).to_owned(),
+            interface: interface(event.interface),
+            tcp_flags: tcp_flags(event.tcp_flags),
             pid: event.pid,
             tid: event.tid,
             started: (event.start != 0).then(|| clock.at(event.start)),
@@ -275,7 +305,47 @@ fn reason_word(reason: Reason) -> &'static str {
         Reason::NoPolicy => "no-policy",
         Reason::Tainted => "tainted",
         Reason::AuditRule => "audit-rule",
+        Reason::NoVerdict => "no-verdict",
+        Reason::Forwarded => "forwarded",
+        Reason::Unclear => "unclear",
+        Reason::RawSender => "raw-sender",
+        Reason::NoMemory => "no-memory",
     }
+}
+
+fn hook_word(hook: Hook) -> &'static str {
+    match hook {
+        Hook::Connect4 => "connect4",
+        Hook::Connect6 => "connect6",
+        Hook::Packet => "packet",
+        Hook::Frame => "frame",
+        Hook::Setsockopt => "setsockopt",
+        Hook::Existing => "existing",
+    }
+}
+
+fn protocol_word(protocol: u16) -> &'static str {
+    match protocol {
+        IPPROTO_MPTCP => "mptcp",
+        SOL_PACKET => "af_packet",
+        SOL_XDP => "af_xdp",
+        _ => "tcp",
+    }
+}
+
+/// The name of a device of the agent's own network namespace; that of another is given as its number.
+fn interface(index: u32) -> Option<String> {
+    if index == 0 {
+        return None;
+    }
+    let name = nix::net::if_::if_indextoname(index).ok();
+    Some(name.and_then(|name| name.into_string().ok()).unwrap_or_else(|| format!("#{index}")))
+}
+
+/// The words of TCP's flags (RFC 9293 §3.1).
+fn tcp_flags(bits: u8) -> Vec<String> {
+    let words = ["fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr"];
+    (0..).zip(words).filter(|(bit, _)| bits >> bit & 1 == 1).map(|(_, word)| word.to_owned()).collect()
 }
 
 fn severity(verdict: Verdict, suspicious: bool) -> &'static str {
@@ -363,9 +433,9 @@ mod tests {
     #[test]
     fn every_taint_and_reason_has_a_word() {
         assert_eq!(taints(0x7f).len(), 7);
-        for reason in 0..=7 {
+        for reason in 0..=12 {
             assert!(Reason::from_u8(reason).is_some());
         }
-        assert_eq!(Reason::from_u8(8), None);
+        assert_eq!(Reason::from_u8(13), None);
     }
 }

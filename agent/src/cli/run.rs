@@ -28,11 +28,26 @@ pub(super) struct Args {
     /// Do not show attempts
     #[arg(long)]
     quiet: bool,
+    /// If neither the policy nor its last good copy can be put in force, let nobody send until it can, instead of not
+    /// starting
+    #[arg(long)]
+    closed: bool,
+    /// Pin the maps as those of this layout: to try an upgrade
+    #[arg(long, hide = true)]
+    map_version: Option<u32>,
 }
 
 pub(super) fn run(args: Args, instance: Instance) -> Outcome {
     let config = std::path::absolute(&args.config).unwrap_or(args.config);
-    let options = Options { config, instance, cgroup: args.cgroup, json: args.json, quiet: args.quiet };
+    let options = Options {
+        config,
+        instance,
+        cgroup: args.cgroup,
+        json: args.json,
+        quiet: args.quiet,
+        closed: args.closed,
+        map_version: args.map_version,
+    };
     match agent::run(&options) {
         Ok(()) => Outcome::Done,
         Err(error) => {

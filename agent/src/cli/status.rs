@@ -78,8 +78,9 @@ fn text(status: &Status) -> String {
             (Some(link), Some(program)) => format!(" (link {link}, program {program})"),
             _ => String::new(),
         };
+        let by = hook["by"].as_str().map(|by| format!(" ({by})")).unwrap_or_default();
         let why = hook["why"].as_str().map(|why| format!(": {why}")).unwrap_or_default();
-        lines.push(format!("{:<12}{name} {state}{ids}{why}", if name == "connect4" { "hooks" } else { "" }));
+        lines.push(format!("{:<12}{name} {state}{ids}{by}{why}", if name == "connect4" { "hooks" } else { "" }));
     }
     for (index, rule) in policy.rules.iter().enumerate() {
         lines.push(format!("{:<12}{rule}", if index == 0 { "sanctioned" } else { "" }));
@@ -94,12 +95,18 @@ fn text(status: &Status) -> String {
         "{:<12}{} refused, {} allowed, {} observed, {} local, by {} subjects",
         "attempts", counters.refused, counters.allowed, counters.observed, counters.local, status.subjects
     ));
+    if counters.dropped > 0 {
+        lines.push(format!("{:<12}{} packets and frames dropped", "", counters.dropped));
+    }
     let lost = &status.lost;
     if lost.shed + lost.not_stored + lost.uncounted_by_subject > 0 {
         lines.push(format!(
             "{:<12}details of {} attempts shed, {} not written to disk, {} in no subject's count; the figures above are exact",
             "", lost.shed, lost.not_stored, lost.uncounted_by_subject
         ));
+    }
+    for alarm in &status.alarms {
+        lines.push(format!("{:<12}{} {}", "ALARM", alarm.time.strftime("%Y-%m-%dT%H:%M:%SZ"), alarm.what));
     }
     if let Some(why) = &status.store_broken {
         lines.push(format!("{:<12}attempts are only kept in memory: {why}", "warning"));

@@ -4,24 +4,32 @@
 //! `links/` holds the attached programs, whatever their version; `v<ABI_VERSION>/` holds the maps of one layout. A new
 //! agent puts its programs behind the old links in one step each, so that there is no moment without a program.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, ProgramArray, RingBuf};
 use aya::programs::links::FdLink;
-use aya::programs::{CgroupAttachMode, CgroupSockAddr, RawTracePoint, SocketFilter, TestRun as _, TestRunOptions};
+use aya::programs::{
+    CgroupSkb, CgroupSockAddr, CgroupSockopt, Iter, RawTracePoint, SchedClassifier, SocketFilter, TestRun as _,
+    TestRunOptions,
+};
 use aya::{Ebpf, EbpfLoader, Pod};
 use portreeve_abi::{
-    ABI_VERSION, ExeId, ExecRecord, Learned, MAPS, PROGRAM_CONNECT4, PROGRAM_CONNECT6, PROGRAM_EXEC, PROGRAM_EXIT,
-    PROGRAM_FORK, PROGRAM_LEARN, SubjectCount, SubjectKey, Tally, Total,
+    ABI_VERSION, ExeId, ExecRecord, GuardedCgroup, Learned, MAPS, PROGRAM_CONNECT4, PROGRAM_CONNECT6, PROGRAM_EXEC,
+    PROGRAM_EXISTING, PROGRAM_EXIT, PROGRAM_FORK, PROGRAM_FRAME, PROGRAM_FRAME_IP, PROGRAM_FRAME_NO, PROGRAM_LEARN,
+    PROGRAM_PACKET, PROGRAM_PACKET_NO, PROGRAM_SETSOCKOPT, SubjectCount, SubjectKey, Tally, Total,
 };
-use serde::Serialize;
 
 use super::btf::{Btf, VMLINUX};
-use super::{KernelError, mounts, offsets, sys};
+use super::carry::added;
+use super::frames::{self, Frames};
+use super::status::HookStatus;
+use super::sys::{self, Target};
+use super::{KernelError, mounts, offsets};
 
 /// The kernel programs, built into this binary.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("PORTREEVE_GUARD_OBJECT"));
@@ -29,30 +37,20 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("PORTREEVE_GUARD_OBJECT"
 /// The SHA-256 of the kernel programs, in hexadecimal.
 pub const OBJECT_SHA256: &str = env!("PORTREEVE_GUARD_SHA256");
 
-/// The programs that judge; without each of them the port is not guarded.
-const GUARDS: [(&str, &str); 2] = [("connect4", PROGRAM_CONNECT4), ("connect6", PROGRAM_CONNECT6)];
+/// The programs on the guarded cgroup that judge calls; without each of them the port is not guarded.
+const CALLS: [(&str, &str); 3] =
+    [("connect4", PROGRAM_CONNECT4), ("connect6", PROGRAM_CONNECT6), ("setsockopt", PROGRAM_SETSOCKOPT)];
+/// The program on the guarded cgroup that judges packets, likewise.
+const PACKETS: (&str, &str) = ("packet", PROGRAM_PACKET);
 /// The programs that watch execs; without them taints are not seen, and the rest works.
 const WATCHES: [(&str, &str, &str); 3] = [
     ("exec", PROGRAM_EXEC, "sched_process_exec"),
     ("fork", PROGRAM_FORK, "sched_process_fork"),
     ("exit", PROGRAM_EXIT, "sched_process_exit"),
 ];
-
-/// How a hook is doing.
-#[derive(Clone, Debug, Serialize)]
-pub struct HookStatus {
-    /// `connect4`, `connect6`, `exec`, `fork`, `exit`.
-    pub name: String,
-    /// `active`, `failed` or `absent`.
-    pub state: &'static str,
-    /// The link's id.
-    pub link: Option<u32>,
-    /// The program's id.
-    pub program: Option<u32>,
-    /// Why it is not active.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub why: Option<String>,
-}
+/// The programs that others end in: the table, its pin, and what is in it.
+const NEXT: [(&str, &str, &str); 2] =
+    [("PR_NEXT_PACKET", "next_packet", PROGRAM_PACKET_NO), ("PR_NEXT_FRAME", "next_frame", PROGRAM_FRAME_NO)];
 
 /// The folder of an instance's pins.
 ///
@@ -65,40 +63,61 @@ pub fn pin_folder(instance: &str) -> io::Result<Option<PathBuf>> {
 
 /// The loaded programs and their maps.
 pub struct Guard {
-    ebpf: Ebpf,
-    pins: PathBuf,
+    pub(super) ebpf: Ebpf,
+    pub(super) pins: PathBuf,
+    /// The folder of this layout's maps.
+    pub(super) map_pins: PathBuf,
+    /// The tables of programs that others end in. Without an open descriptor and without their pins the kernel would
+    /// empty them.
+    next: Vec<(&'static str, OwnedFd)>,
     exec_watch: Result<(), String>,
+    /// The guarded cgroup.
+    cgroup: PathBuf,
+    cgroup_id: u64,
+    pub(super) frames: Frames,
+    /// Once the programs are attached, a new policy is held against the connections that are there.
+    attached: bool,
 }
 
 impl Guard {
-    /// Loads the programs, with the instance's pinned maps where there are some. Attaches nothing.
+    /// Loads the programs for a cgroup, with the instance's pinned maps where there are some. Attaches nothing.
     ///
     /// # Errors
     ///
     /// What is missing, in one sentence; nothing has changed then.
-    pub fn load(instance: &str) -> Result<Self, KernelError> {
+    pub fn load(instance: &str, cgroup: &Path, map_version: Option<u32>) -> Result<Self, KernelError> {
         if OBJECT.is_empty() {
             return Err(KernelError::NoObject);
         }
         let pins = mounts::ensure_bpffs().map_err(KernelError::Bpffs)?.join("portreeve").join(instance);
-        let map_pins = pins.join(format!("v{ABI_VERSION}"));
+        let map_pins = pins.join(format!("v{}", map_version.unwrap_or(ABI_VERSION)));
         for folder in [&map_pins, &pins.join("links")] {
             fs::create_dir_all(folder).map_err(|source| KernelError::Pin { path: folder.clone(), source })?;
         }
+        let guarded = guarded_cgroup(cgroup)?;
         // The exec programs come and go together: first with them, then, on a kernel that does not let them load,
         // without. The constant tells the connect programs which it was.
-        let mut ebpf = load_object(&map_pins, true)?;
+        let mut ebpf = load_object(&map_pins, &guarded, true)?;
         let exec_watch = load_watches(&mut ebpf);
         if exec_watch.is_err() {
-            ebpf = load_object(&map_pins, false)?;
+            ebpf = load_object(&map_pins, &guarded, false)?;
         }
-        for (_, program) in GUARDS {
-            let program: &mut CgroupSockAddr = program_mut(&mut ebpf, program)?;
-            program.load().map_err(|source| KernelError::program("cgroup/connect", source))?;
+        load_programs(&mut ebpf)?;
+        for (name, count) in verified(&ebpf) {
+            tracing::debug!("{name}: the verifier followed {count} instructions");
         }
-        let learn: &mut SocketFilter = program_mut(&mut ebpf, PROGRAM_LEARN)?;
-        learn.load().map_err(|source| KernelError::program("socket filter", source))?;
-        Ok(Self { ebpf, pins, exec_watch })
+        let frames = Frames::new(instance, &pins, guarded.level == 0);
+        Ok(Self {
+            ebpf,
+            pins,
+            map_pins,
+            next: Vec::new(),
+            exec_watch,
+            cgroup: cgroup.to_owned(),
+            cgroup_id: guarded.id,
+            frames,
+            attached: false,
+        })
     }
 
     /// Attaches the programs that watch execs. Without them, which [`Self::exec_watch`] tells, taints are not seen.
@@ -112,32 +131,97 @@ impl Guard {
         }
     }
 
-    /// Puts the programs that judge in place on a cgroup: behind the links that are pinned already, or on new ones.
+    /// Puts the programs that judge calls in place on the cgroup: behind the links that are pinned already, or on new
+    /// ones.
     ///
     /// # Errors
     ///
     /// Which hook could not be attached; the ones before it stay.
-    pub fn attach(&mut self, cgroup: &Path) -> Result<(), KernelError> {
-        let root = File::open(cgroup).map_err(|source| KernelError::Cgroup { path: cgroup.to_owned(), source })?;
-        let root_id = root.metadata().map_err(|source| KernelError::Cgroup { path: cgroup.to_owned(), source })?.ino();
-        for (name, program) in GUARDS {
-            let pin = self.link_pin(name);
-            let program: &mut CgroupSockAddr = program_mut(&mut self.ebpf, program)?;
-            if let Ok(link) = sys::open_pinned(&pin)
-                && sys::link_info(link.as_fd()).is_ok_and(|info| info.cgroup == root_id)
-            {
-                let fd = program.fd().map_err(|source| KernelError::program(name, source))?;
-                match sys::link_update(link.as_fd(), fd) {
-                    Ok(()) => continue,
-                    Err(error) => tracing::warn!("cannot take over the {name} link, attaching a new one: {error}"),
-                }
+    pub fn attach_calls(&mut self) -> Result<(), KernelError> {
+        for (name, program) in CALLS {
+            self.attach_to_cgroup(name, program)?;
+        }
+        Ok(())
+    }
+
+    /// Puts the programs that judge packets and frames in place, once connections that were there before have their
+    /// verdict.
+    ///
+    /// # Errors
+    ///
+    /// Which hook could not be attached. A device that does not take its program is no error here: see
+    /// [`Self::hooks`].
+    pub fn attach_packets(&mut self) -> Result<(), KernelError> {
+        self.set_next()?;
+        self.attach_to_cgroup(PACKETS.0, PACKETS.1)?;
+        self.attached = true;
+        self.follow_devices();
+        Ok(())
+    }
+
+    /// The processes in the guarded cgroup.
+    pub(super) fn members(&self) -> HashSet<u32> {
+        let mut members = HashSet::new();
+        let mut folders = vec![self.cgroup.clone()];
+        while let Some(folder) = folders.pop() {
+            let procs = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+            members.extend(procs.lines().filter_map(|pid| pid.parse::<u32>().ok()));
+            let below = fs::read_dir(&folder).into_iter().flatten().flatten();
+            folders.extend(below.filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path()));
+        }
+        members
+    }
+
+    /// Whether the programs are attached, so that a policy holds for connections that are there.
+    #[must_use]
+    pub fn is_attached(&self) -> bool {
+        self.attached
+    }
+
+    /// Attaches one program to the cgroup.
+    fn attach_to_cgroup(&mut self, name: &'static str, program: &'static str) -> Result<(), KernelError> {
+        let fail = |source| KernelError::Cgroup { path: self.cgroup.clone(), source };
+        let root = File::open(&self.cgroup).map_err(fail)?;
+        let pin = self.link_pin(name);
+        let program = program_fd(&self.ebpf, program)?;
+        if let Ok(link) = sys::open_pinned(&pin)
+            && sys::link_info(link.as_fd()).is_ok_and(|info| info.cgroup == self.cgroup_id)
+        {
+            match sys::link_update(link.as_fd(), program) {
+                Ok(()) => return Ok(()),
+                Err(error) => tracing::warn!("cannot take over the {name} link, attaching a new one: {error}"),
             }
-            let id = program
-                .attach(&root, CgroupAttachMode::Single)
-                .map_err(|source| KernelError::Attach { hook: name, source: Box::new(source) })?;
-            let link = program.take_link(id).map_err(|source| KernelError::program(name, source))?;
-            let link = FdLink::try_from(link).map_err(|source| KernelError::Link { hook: name, source })?;
-            pin_over(link, &pin)?;
+        }
+        let target = match name {
+            "connect4" => Target::Connect4(root.as_fd()),
+            "connect6" => Target::Connect6(root.as_fd()),
+            "setsockopt" => Target::Setsockopt(root.as_fd()),
+            _ => Target::Egress(root.as_fd()),
+        };
+        let link = sys::link_create(program, target).map_err(|source| KernelError::Attach { hook: name, source })?;
+        pin_over(link.as_fd(), &pin)
+    }
+
+    /// Fills the tables of programs that others end in, pins them (unpinned they would be emptied with the agent's end)
+    /// and forbids every further write to them.
+    fn set_next(&mut self) -> Result<(), KernelError> {
+        for (table, name, next) in NEXT {
+            let pin = self.link_pin(name);
+            let fail = |source| KernelError::Pin { path: pin.clone(), source };
+            let Some(Map::ProgramArray(map)) = self.ebpf.take_map(table) else {
+                return Err(KernelError::NoMap(table));
+            };
+            let fd = map.fd().as_fd().try_clone_to_owned().map_err(fail)?;
+            let map = ProgramArray::try_from(Map::ProgramArray(map));
+            let mut map = map.map_err(|source| KernelError::map(table, source))?;
+            let program = self.ebpf.program(next).ok_or(KernelError::NoProgram(next))?;
+            let program = program.fd().map_err(|source| KernelError::program(next, source))?;
+            map.set(0, program, 0).map_err(|source| KernelError::map(table, source))?;
+            pin_over(fd.as_fd(), &pin)?;
+            if let Err(error) = sys::freeze(fd.as_fd()) {
+                tracing::debug!("the table {table} is not frozen: {error}");
+            }
+            self.next.push((name, fd));
         }
         Ok(())
     }
@@ -150,7 +234,7 @@ impl Guard {
         let link = program.take_link(id).map_err(|source| KernelError::program("raw tracepoint", source))?;
         let link = FdLink::from(link);
         // The old program goes when its pin is replaced; both do the same to the same map until then.
-        pin_over(link, &pin)
+        pin_link_over(link, &pin)
     }
 
     fn link_pin(&self, name: &str) -> PathBuf {
@@ -226,6 +310,9 @@ impl Guard {
             let values = map.get(&index, 0).map_err(|source| KernelError::map("PR_TOTALS", source))?;
             *total = values.iter().sum();
         }
+        for (total, more) in tally.iter_mut().zip(self.carried_totals()?) {
+            *total += more;
+        }
         Ok(tally)
     }
 
@@ -236,26 +323,67 @@ impl Guard {
     /// Those of the map.
     pub fn subjects(&mut self) -> Result<Vec<(SubjectKey, SubjectCount)>, KernelError> {
         let map: HashMap<_, SubjectKey, SubjectCount> = self.hash("PR_SUBJECTS")?;
-        map.iter().collect::<Result<_, _>>().map_err(|source| KernelError::map("PR_SUBJECTS", source))
+        let counted = map.iter().collect::<Result<std::collections::HashMap<_, _>, _>>();
+        let mut counted = counted.map_err(|source| KernelError::map("PR_SUBJECTS", source))?;
+        for (key, count) in self.carried_subjects()? {
+            counted.entry(key).and_modify(|sum| *sum = added(sum, &count)).or_insert(count);
+        }
+        Ok(counted.into_iter().collect())
     }
 
     /// How every hook is doing, asked of the kernel now.
     #[must_use]
     pub fn hooks(&self) -> Vec<HookStatus> {
-        let names = GUARDS.iter().map(|(name, _)| *name).chain(WATCHES.iter().map(|(name, ..)| *name));
-        names
-            .map(|name| {
-                let watch = WATCHES.iter().any(|(hook, ..)| *hook == name);
-                if watch && let Err(why) = &self.exec_watch {
-                    return status(name, "absent", None, Some(why.clone()));
-                }
-                match sys::open_pinned(&self.link_pin(name)).and_then(|link| sys::link_info(link.as_fd())) {
-                    Ok(info) if watch || info.cgroup != 0 => status(name, "active", Some(info), None),
-                    Ok(info) => status(name, "failed", Some(info), Some("its cgroup is gone".to_owned())),
-                    Err(error) => status(name, "failed", None, Some(error.to_string())),
-                }
-            })
-            .collect()
+        let calls = CALLS.iter().chain([&PACKETS]).map(|(name, program)| self.hook(name, program, false));
+        let watches = WATCHES.iter().map(|(name, program, _)| match &self.exec_watch {
+            Err(why) => HookStatus::new(name, "absent", None, Some(why.clone())),
+            Ok(()) => self.hook(name, program, true),
+        });
+        calls.chain([self.frames.status()]).chain(watches).collect()
+    }
+
+    /// One hook's link: there, on the cgroup, and with this agent's program behind it.
+    fn hook(&self, name: &str, program: &'static str, watch: bool) -> HookStatus {
+        let info = sys::open_pinned(&self.link_pin(name)).and_then(|link| sys::link_info(link.as_fd()));
+        let why = match &info {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some("its pin is gone".to_owned()),
+            Err(error) => Some(error.to_string()),
+            Ok(info) if !watch && info.cgroup != self.cgroup_id => Some("it is detached".to_owned()),
+            Ok(info) if self.program_id(program) != Some(info.program) => {
+                Some("another program is in its place".to_owned())
+            }
+            Ok(_) => None,
+        };
+        HookStatus::new(name, if why.is_none() { "active" } else { "failed" }, info.ok(), why)
+    }
+
+    /// The kernel's number of a loaded program.
+    fn program_id(&self, name: &str) -> Option<u32> {
+        self.ebpf.program(name)?.info().ok().map(|info| info.id())
+    }
+
+    /// Puts back what somebody has detached or replaced, and says what it was.
+    pub fn repair(&mut self) -> Vec<String> {
+        let mut repaired = Vec::new();
+        let watches = if self.exec_watch.is_ok() { &WATCHES[..] } else { &[] };
+        let all = CALLS.into_iter().chain([PACKETS]).map(|(name, program)| (name, program, false));
+        for (name, program, watch) in all.chain(watches.iter().map(|(name, program, _)| (*name, *program, true))) {
+            let Some(why) = self.hook(name, program, watch).why else { continue };
+            let back = if watch { self.attach_watch(name, program) } else { self.attach_to_cgroup(name, program) };
+            repaired.push(match back {
+                Ok(()) => format!("{name}: {why}; it was put back"),
+                Err(error) => format!("{name}: {why}, and it cannot be put back: {error}"),
+            });
+        }
+        for (name, table) in &self.next {
+            let pin = self.link_pin(name);
+            if !pin.exists()
+                && let Err(error) = pin_over(table.as_fd(), &pin)
+            {
+                repaired.push(format!("{name}: its pin is gone, and it cannot be put back: {error}"));
+            }
+        }
+        repaired
     }
 
     pub(super) fn array<V: Pod>(&mut self, name: &'static str) -> Result<Array<&mut MapData, V>, KernelError> {
@@ -270,32 +398,68 @@ impl Guard {
         let map = self.ebpf.map_mut(name).ok_or(KernelError::NoMap(name))?;
         map.try_into().map_err(|source| KernelError::map(name, source))
     }
-
-    pub(super) fn ebpf_mut(&mut self) -> &mut Ebpf {
-        &mut self.ebpf
-    }
 }
 
-fn status(name: &str, state: &'static str, info: Option<sys::LinkInfo>, why: Option<String>) -> HookStatus {
-    HookStatus {
-        name: name.to_owned(),
-        state,
-        link: info.map(|info| info.id),
-        program: info.map(|info| info.program),
-        why,
-    }
+/// The guarded cgroup's number and depth, for the programs.
+fn guarded_cgroup(cgroup: &Path) -> Result<GuardedCgroup, KernelError> {
+    let fail = |source| KernelError::Cgroup { path: cgroup.to_owned(), source };
+    let root = mounts::cgroup2().map_err(fail)?;
+    let id = fs::metadata(cgroup).map_err(fail)?.ino();
+    let level = cgroup.strip_prefix(&root).map_or(0, |below| below.components().count());
+    Ok(GuardedCgroup { id, level: level as u32, _pad: 0 })
 }
 
-fn load_object(map_pins: &Path, exec_watch: bool) -> Result<Ebpf, KernelError> {
+fn load_object(map_pins: &Path, guarded: &GuardedCgroup, exec_watch: bool) -> Result<Ebpf, KernelError> {
     let btf = fs::read(VMLINUX).map_err(KernelError::NoBtf)?;
     let offsets = offsets::find(&Btf::parse(&btf)?)?;
     let watch = u32::from(exec_watch);
     let mut loader = EbpfLoader::new();
-    loader.override_global("PR_OFFSETS", &offsets, true).override_global("PR_EXEC_WATCH", &watch, true);
-    for map in MAPS {
+    loader.override_global("PR_OFFSETS", &offsets, true).override_global("PR_GUARDED", guarded, true).override_global(
+        "PR_EXEC_WATCH",
+        &watch,
+        true,
+    );
+    // The tables of programs are each agent's own: see `Guard::set_next`.
+    let own = |name: &str| NEXT.iter().any(|(table, ..)| *table == name);
+    for map in MAPS.iter().filter(|map| !own(map.name)) {
         loader.map_pin_path(map.name, map_pins.join(map.name));
     }
     loader.load(OBJECT).map_err(|source| KernelError::Load(Box::new(source)))
+}
+
+/// Loads everything but the programs that watch execs.
+fn load_programs(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    for program in [PROGRAM_CONNECT4, PROGRAM_CONNECT6] {
+        let loaded: &mut CgroupSockAddr = program_mut(ebpf, program)?;
+        loaded.load().map_err(|source| KernelError::program(program, source))?;
+    }
+    for program in [PROGRAM_PACKET, PROGRAM_PACKET_NO] {
+        let loaded: &mut CgroupSkb = program_mut(ebpf, program)?;
+        loaded.load().map_err(|source| KernelError::program(program, source))?;
+    }
+    for program in [PROGRAM_FRAME, PROGRAM_FRAME_IP, PROGRAM_FRAME_NO] {
+        let loaded: &mut SchedClassifier = program_mut(ebpf, program)?;
+        loaded.load().map_err(|source| KernelError::program(program, source))?;
+    }
+    let setsockopt: &mut CgroupSockopt = program_mut(ebpf, PROGRAM_SETSOCKOPT)?;
+    setsockopt.load().map_err(|source| KernelError::program(PROGRAM_SETSOCKOPT, source))?;
+    let learn: &mut SocketFilter = program_mut(ebpf, PROGRAM_LEARN)?;
+    learn.load().map_err(|source| KernelError::program(PROGRAM_LEARN, source))?;
+    let btf = aya::Btf::from_sys_fs().map_err(|source| KernelError::NoBtf(io::Error::other(source)))?;
+    let existing: &mut Iter = program_mut(ebpf, PROGRAM_EXISTING)?;
+    existing.load("task_file", &btf).map_err(|source| KernelError::program(PROGRAM_EXISTING, source))
+}
+
+/// How many instructions the kernel's verifier has followed for each program; it gives up at a million. Since Linux
+/// 5.16.
+pub(super) fn verified(ebpf: &Ebpf) -> impl Iterator<Item = (&str, u32)> {
+    ebpf.programs().filter_map(|(name, program)| Some((name, program.info().ok()?.verified_instruction_count()?)))
+}
+
+/// A loaded program.
+pub(super) fn program_fd<'e>(ebpf: &'e Ebpf, name: &'static str) -> Result<BorrowedFd<'e>, KernelError> {
+    let program = ebpf.program(name).ok_or(KernelError::NoProgram(name))?;
+    Ok(program.fd().map_err(|source| KernelError::program(name, source))?.as_fd())
 }
 
 fn load_watches(ebpf: &mut Ebpf) -> Result<(), String> {
@@ -306,7 +470,7 @@ fn load_watches(ebpf: &mut Ebpf) -> Result<(), String> {
     Ok(())
 }
 
-fn program_mut<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, KernelError>
+pub(super) fn program_mut<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, KernelError>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
 {
@@ -314,8 +478,17 @@ where
     program.try_into().map_err(|source| KernelError::program(name, source))
 }
 
-/// Pins a link in the place of another, without a moment in which neither is pinned.
-fn pin_over(link: FdLink, path: &Path) -> Result<(), KernelError> {
+/// Pins an object in the place of another, without a moment in which neither is pinned.
+pub(super) fn pin_over(object: BorrowedFd<'_>, path: &Path) -> Result<(), KernelError> {
+    replace_pin(path, |new| sys::pin(object, new))
+}
+
+/// The same for a link of aya's, which does not show its descriptor.
+fn pin_link_over(link: FdLink, path: &Path) -> Result<(), KernelError> {
+    replace_pin(path, |new| link.pin(new).map(drop).map_err(io::Error::other))
+}
+
+fn replace_pin(path: &Path, pin: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), KernelError> {
     let fail = |source| KernelError::Pin { path: path.to_owned(), source };
     // The BPF file system takes no name with a dot in it.
     let mut new = path.as_os_str().to_owned();
@@ -325,7 +498,7 @@ fn pin_over(link: FdLink, path: &Path) -> Result<(), KernelError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
         _ => {}
     }
-    link.pin(&new).map_err(|error| fail(io::Error::other(error)))?;
+    pin(&new).map_err(fail)?;
     fs::rename(&new, path).map_err(fail)
 }
 
@@ -338,6 +511,7 @@ fn pin_over(link: FdLink, path: &Path) -> Result<(), KernelError> {
 /// What could not be removed.
 pub fn detach(instance: &str) -> Result<bool, KernelError> {
     let Some(pins) = pin_folder(instance).map_err(KernelError::Bpffs)? else { return Ok(false) };
+    frames::detach(instance).map_err(KernelError::Bpffs)?;
     match fs::remove_dir_all(&pins) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),

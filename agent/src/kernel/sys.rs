@@ -9,9 +9,20 @@ use std::path::Path;
 use tokio::io::unix::AsyncFd;
 
 /// `bpf(2)` commands, `enum bpf_cmd` of include/uapi/linux/bpf.h.
+const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_MAP_FREEZE: libc::c_int = 22;
+const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
+/// `enum bpf_attach_type`.
+const CGROUP_INET_EGRESS: u32 = 1;
+const CGROUP_INET4_CONNECT: u32 = 10;
+const CGROUP_INET6_CONNECT: u32 = 11;
+const CGROUP_SETSOCKOPT: u32 = 22;
+const TCX_EGRESS: u32 = 47;
+/// `BPF_F_BEFORE`: with nothing named, before all others.
+const BEFORE: u32 = 1 << 3;
 /// `MEMBARRIER_CMD_GLOBAL`, include/uapi/linux/membarrier.h.
 const MEMBARRIER_GLOBAL: libc::c_int = 1;
 
@@ -24,9 +35,11 @@ pub struct LinkInfo {
     pub program: u32,
     /// For a cgroup link the cgroup's id, 0 when that cgroup is gone; meaningless for other links.
     pub cgroup: u64,
+    /// For a tcx link the device's index, 0 when that device is gone; meaningless for other links.
+    pub device: u32,
 }
 
-/// `bpf_attr` of BPF_OBJ_GET.
+/// `bpf_attr` of BPF_OBJ_PIN and BPF_OBJ_GET.
 #[repr(C)]
 #[derive(Default)]
 struct ObjGet {
@@ -44,7 +57,7 @@ struct InfoByFd {
     info: u64,
 }
 
-/// The beginning of `struct bpf_link_info`, with the member of its union that cgroup links use.
+/// The beginning of `struct bpf_link_info`, with as much of its union as cgroup and tcx links use.
 #[repr(C)]
 #[derive(Default)]
 struct RawLinkInfo {
@@ -52,9 +65,20 @@ struct RawLinkInfo {
     id: u32,
     prog_id: u32,
     _pad: u32,
-    cgroup_id: u64,
+    detail: [u8; 16],
+}
+
+/// `bpf_attr` of BPF_LINK_CREATE, with as much of its union as tcx links use.
+#[repr(C)]
+#[derive(Default)]
+struct LinkCreate {
+    prog_fd: u32,
+    target: u32,
     attach_type: u32,
-    _pad2: u32,
+    flags: u32,
+    relative: u32,
+    _pad: u32,
+    expected_revision: u64,
 }
 
 /// `bpf_attr` of BPF_LINK_UPDATE.
@@ -73,6 +97,54 @@ fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<libc::c_long> 
     // rest as zero. Pointers inside point to live memory of the caller.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Where a program is attached.
+#[derive(Clone, Copy, Debug)]
+pub enum Target<'a> {
+    /// On a cgroup, at cgroup_skb/egress.
+    Egress(BorrowedFd<'a>),
+    /// On a cgroup, at cgroup/connect4.
+    Connect4(BorrowedFd<'a>),
+    /// On a cgroup, at cgroup/connect6.
+    Connect6(BorrowedFd<'a>),
+    /// On a cgroup, at cgroup/setsockopt.
+    Setsockopt(BorrowedFd<'a>),
+    /// On the device of this index in the thread's network namespace, at tcx egress, before all other programs.
+    Device(u32),
+}
+
+/// Attaches a program; it stays as long as the link is open or pinned. Links on cgroups since Linux 5.7, tcx since 6.6.
+///
+/// # Errors
+///
+/// Those of the system call; EINVAL where the kernel does not know the kind of link.
+pub fn link_create(program: BorrowedFd<'_>, target: Target<'_>) -> io::Result<OwnedFd> {
+    let fd = |cgroup: BorrowedFd<'_>| cgroup.as_raw_fd() as u32;
+    let (target, attach_type, flags) = match target {
+        Target::Egress(cgroup) => (fd(cgroup), CGROUP_INET_EGRESS, 0),
+        Target::Connect4(cgroup) => (fd(cgroup), CGROUP_INET4_CONNECT, 0),
+        Target::Connect6(cgroup) => (fd(cgroup), CGROUP_INET6_CONNECT, 0),
+        Target::Setsockopt(cgroup) => (fd(cgroup), CGROUP_SETSOCKOPT, 0),
+        Target::Device(index) => (index, TCX_EGRESS, BEFORE),
+    };
+    let prog_fd = program.as_raw_fd() as u32;
+    let mut attributes = LinkCreate { prog_fd, target, attach_type, flags, ..LinkCreate::default() };
+    let link = bpf(BPF_LINK_CREATE, &mut attributes)?;
+    // SAFETY: a descriptor the kernel has just made for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(link as i32) })
+}
+
+/// Pins an object.
+///
+/// # Errors
+///
+/// Those of the system call; EEXIST where something is pinned already.
+pub fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attributes =
+        ObjGet { pathname: path.as_ptr() as u64, bpf_fd: object.as_raw_fd() as u32, ..ObjGet::default() };
+    bpf(BPF_OBJ_PIN, &mut attributes).map(drop)
 }
 
 /// Opens a pinned object.
@@ -101,7 +173,13 @@ pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
         info: &raw mut raw as u64,
     };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
-    Ok(LinkInfo { id: raw.id, program: raw.prog_id, cgroup: raw.cgroup_id })
+    let [a, b, c, d, e, f, g, h, ..] = raw.detail;
+    Ok(LinkInfo {
+        id: raw.id,
+        program: raw.prog_id,
+        cgroup: u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+        device: u32::from_ne_bytes([a, b, c, d]),
+    })
 }
 
 /// Puts another program behind a link, in one step: no moment without a program.
@@ -116,6 +194,16 @@ pub fn link_update(link: BorrowedFd<'_>, program: impl AsFd) -> io::Result<()> {
         ..LinkUpdate::default()
     };
     bpf(BPF_LINK_UPDATE, &mut attributes).map(drop)
+}
+
+/// Forbids every further write to a map from outside the kernel's programs.
+///
+/// # Errors
+///
+/// Those of the system call; EBUSY when it is frozen already.
+pub fn freeze(map: BorrowedFd<'_>) -> io::Result<()> {
+    let mut fd = map.as_raw_fd() as u32;
+    bpf(BPF_MAP_FREEZE, &mut fd).map(drop)
 }
 
 /// Returns when every program that was running has ended (an RCU grace period, kernel/sched/membarrier.c).
@@ -136,6 +224,14 @@ pub fn decode_event(bytes: &[u8]) -> Option<portreeve_abi::Event> {
     }
     // SAFETY: as many bytes as the structure has, and any bytes are a value of it; the read needs no alignment.
     Some(unsafe { bytes.as_ptr().cast::<portreeve_abi::Event>().read_unaligned() })
+}
+
+/// The records in what the iterator has written; a cut one at the end is left out.
+pub fn decode_existing(bytes: &[u8]) -> impl Iterator<Item = portreeve_abi::Existing> + '_ {
+    bytes.chunks_exact(size_of::<portreeve_abi::Existing>()).map(|record| {
+        // SAFETY: as in `decode_event`.
+        unsafe { record.as_ptr().cast::<portreeve_abi::Existing>().read_unaligned() }
+    })
 }
 
 /// The ring buffer as something to wait for.

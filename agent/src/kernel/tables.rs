@@ -11,7 +11,7 @@ use portreeve_abi::{
 };
 
 use super::guard::Guard;
-use super::{KernelError, sys};
+use super::{Ended, KernelError, sys};
 use crate::policy::Compiled;
 
 impl Guard {
@@ -48,10 +48,36 @@ impl Guard {
             self.sweep(before)?;
             return Err(error);
         }
-        let active = ActivePolicy { generation: policy.header.generation, _pad: 0 };
-        self.array("PR_ACTIVE")?.set(0, active, 0).map_err(|source| KernelError::map("PR_ACTIVE", source))?;
+        let generation = policy.header.generation;
+        if self.is_attached() {
+            // What is connected already has its verdict before the packet programs ask for it.
+            self.activate(ActivePolicy { generation: before, coming: generation })?;
+            self.end_refused();
+        }
+        self.activate(ActivePolicy { generation, coming: 0 })?;
         sys::wait_for_running_programs();
-        self.sweep(policy.header.generation)
+        if self.is_attached() {
+            // What connected in the meantime, to a port that was not guarded yet.
+            self.end_refused();
+        }
+        self.sweep(generation)
+    }
+
+    fn activate(&mut self, active: ActivePolicy) -> Result<(), KernelError> {
+        self.array("PR_ACTIVE")?.set(0, active, 0).map_err(|source| KernelError::map("PR_ACTIVE", source))
+    }
+
+    /// Ends connections that the policy refuses. Where the kernel does not look for them, the packet programs let
+    /// nothing through that has no verdict.
+    pub fn end_refused(&mut self) {
+        match self.judge_existing() {
+            Ok(ended) if ended == Ended::default() => {}
+            Ok(Ended { destroyed, starved }) => tracing::warn!(
+                "connections to guarded ports that were there already and are refused: {destroyed} ended, {starved} left \
+                 without a way out"
+            ),
+            Err(error) => tracing::error!("{error}"),
+        }
     }
 
     fn write(&mut self, policy: &Compiled) -> Result<(), KernelError> {
@@ -82,7 +108,7 @@ impl Guard {
     }
 
     fn destinations(&mut self) -> Result<LpmTrie<&mut aya::maps::MapData, DestKey, RuleSet>, KernelError> {
-        let map = self.ebpf_mut().map_mut("PR_DEST").ok_or(KernelError::NoMap("PR_DEST"))?;
+        let map = self.ebpf.map_mut("PR_DEST").ok_or(KernelError::NoMap("PR_DEST"))?;
         map.try_into().map_err(|source| KernelError::map("PR_DEST", source))
     }
 

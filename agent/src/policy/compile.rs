@@ -9,7 +9,7 @@ use std::hash::Hash;
 
 use jiff::Timestamp;
 use portreeve_abi::{
-    CGROUP_NAME_LEN, CgroupKey, CgroupNode, DestKey, Dimension, EXPIRY_GROUPS, ExeKey, ExpiryGroup,
+    CGROUP_NAME_LEN, CgroupKey, CgroupNode, DestKey, Dimension, EXPIRY_GROUPS, ExeKey, ExpiryGroup, FLAG_FORWARDED,
     FLAG_LOCAL_SUBMISSION, FLAG_REFUSE_TAINTED, IdKey, MAPS, MAX_RULES, PORT_WORDS, PolicyHeader, PortKey, RuleSet,
 };
 use portreeve_decide::Tables;
@@ -163,7 +163,7 @@ pub fn compile(policy: &Policy, resolved: &Resolved, generation: u32, clock: Clo
     let [users, groups] = &mut tables;
     let (mut exes, mut ports) = (Table::default(), Table::default());
     let mut cgroups = CgroupTree::new(generation);
-    let mut audit = RuleSet::EMPTY;
+    let (mut audit, mut raw_senders) = (RuleSet::EMPTY, RuleSet::EMPTY);
     for (index, rule) in &rules {
         let ids = |list: &[super::Named]| list.iter().map(|named| IdKey { generation, id: named.id }).collect();
         let keys = |files: &[super::ExeFile]| {
@@ -177,6 +177,9 @@ pub fn compile(policy: &Policy, resolved: &Resolved, generation: u32, clock: Clo
         cgroups.add(*index, &guarded, rule.cgroup.as_deref())?;
         if rule.audit {
             audit.insert(*index);
+        }
+        if rule.raw_senders {
+            raw_senders.insert(*index);
         }
     }
     let (destination, destination_open) = destination::table(generation, &rules);
@@ -198,6 +201,9 @@ pub fn compile(policy: &Policy, resolved: &Resolved, generation: u32, clock: Clo
     if policy.guard.refuse_tainted {
         flags |= FLAG_REFUSE_TAINTED;
     }
+    if policy.guard.forwarded {
+        flags |= FLAG_FORWARDED;
+    }
     let header = PolicyHeader {
         generation,
         mode: policy.guard.mode.abi(),
@@ -205,6 +211,7 @@ pub fn compile(policy: &Policy, resolved: &Resolved, generation: u32, clock: Clo
         flags,
         wildcard,
         audit,
+        raw_senders,
         expiry: expiry_groups(&rules, &clock),
     };
     let compiled = Compiled {

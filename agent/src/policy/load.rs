@@ -36,26 +36,25 @@ pub struct Loaded {
 pub fn load(path: &Path) -> Loaded {
     let mut loader = Loader::default();
     if let Some(main) = loader.file(path, Role::Main) {
-        let includes = main.include.clone();
-        loader.policy.guard = main.guard.clone().unwrap_or_default();
-        loader.take(main);
         let base = path.parent().unwrap_or(Path::new("/"));
-        for pattern in &includes {
+        for pattern in &loader.main(main) {
             loader.include(base, pattern);
         }
         loader.together(path);
     }
-    let digest = digest(&loader.policy.sources);
-    let good = !loader.diagnostics.iter().any(Diagnostic::is_error);
-    loader.policy.draft = !good;
-    Loaded {
-        policy: good.then(|| loader.policy.clone()),
-        draft: loader.policy,
-        diagnostics: loader.diagnostics,
-        files: loader.files,
-        folders: loader.folders,
-        digest,
-    }
+    loader.loaded()
+}
+
+/// Checks the text of a policy, as if it stood in `path`. What it includes is not read.
+#[must_use]
+pub fn load_text(path: &Path, text: String) -> Loaded {
+    let mut loader = Loader::default();
+    loader.files.push(path.to_owned());
+    let file = loader.policy.sources.add(path.to_owned(), text);
+    let main = parse(&loader.policy.sources, file, Role::Main);
+    loader.main(main);
+    loader.together(path);
+    loader.loaded()
 }
 
 #[derive(Default)]
@@ -84,6 +83,28 @@ impl Loader {
                 self.diagnostics.push(Diagnostic::of_file(path, what, mend));
                 None
             }
+        }
+    }
+
+    /// Takes what the main file says, and returns what it includes.
+    fn main(&mut self, main: Parsed) -> Vec<Located<String>> {
+        let includes = main.include.clone();
+        self.policy.guard = main.guard.clone().unwrap_or_default();
+        self.take(main);
+        includes
+    }
+
+    fn loaded(mut self) -> Loaded {
+        let digest = digest(&self.policy.sources);
+        let good = !self.diagnostics.iter().any(Diagnostic::is_error);
+        self.policy.draft = !good;
+        Loaded {
+            policy: good.then(|| self.policy.clone()),
+            draft: self.policy,
+            diagnostics: self.diagnostics,
+            files: self.files,
+            folders: self.folders,
+            digest,
         }
     }
 

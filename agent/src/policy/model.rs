@@ -78,6 +78,8 @@ pub struct Guard {
     pub local_submission: bool,
     /// Whether a tainted process is refused even where a rule allows it.
     pub refuse_tainted: bool,
+    /// Whether frames that no socket of this host sent may go to guarded ports.
+    pub forwarded: bool,
     /// The guarded sub-tree of the cgroup2 hierarchy, `/` for all of it.
     pub cgroup: String,
 }
@@ -90,6 +92,7 @@ impl Default for Guard {
             refuse_with: Refusal::Eperm,
             local_submission: true,
             refuse_tainted: false,
+            forwarded: false,
             cgroup: "/".to_owned(),
         }
     }
@@ -171,6 +174,8 @@ pub struct Rule {
     pub expires: Option<Located<Timestamp>>,
     /// The rule only observes.
     pub audit: bool,
+    /// It lets the program have senders that pass every packet hook, and nobody connect.
+    pub raw_senders: bool,
     /// The folder that holds the executable's and the users' root file system.
     pub root: Option<Located<PathBuf>>,
 }

@@ -12,7 +12,9 @@ pub(super) fn findings(sources: &Sources, rules: &[ResolvedRule]) -> Vec<Diagnos
     let counting: Vec<(usize, &ResolvedRule)> =
         rules.iter().enumerate().filter(|(_, rule)| rule.problem.is_none()).collect();
     for (index, rule) in &counting {
-        let others = counting.iter().filter(|(_, other)| other.source != rule.source);
+        // Rules for raw senders and rules for connections are never asked together.
+        let others =
+            counting.iter().filter(|(_, other)| other.source != rule.source && other.raw_senders == rule.raw_senders);
         if let Some((_, other)) = others.clone().find(|(at, other)| decides_for(*at, other, *index, rule)) {
             let other = named(sources, other);
             let what = format!("the rule \"{}\" never decides: {other} matches all it matches", rule.name);

@@ -14,7 +14,8 @@ use super::model::{CgroupPath, Guard, Mode, Refusal, Rule};
 use reader::Reader;
 
 const TOP_KEYS: &[&str] = &["include", "guard", "allow"];
-const GUARD_KEYS: &[&str] = &["mode", "ports", "refuse_with", "local_submission", "refuse_tainted", "cgroup"];
+const GUARD_KEYS: &[&str] =
+    &["mode", "ports", "refuse_with", "local_submission", "refuse_tainted", "cgroup", "forwarded"];
 
 /// Every key a policy may have, with the table it belongs in (empty at the top).
 pub fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -126,6 +127,10 @@ fn guard(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Guard {
             "local_submission" => {
                 let choices = [("allow", true), ("deny", false)];
                 guard.local_submission = reader.choice(name, value, &choices).unwrap_or(guard.local_submission);
+            }
+            "forwarded" => {
+                let choices = [("refuse", false), ("pass", true)];
+                guard.forwarded = reader.choice(name, value, &choices).unwrap_or(guard.forwarded);
             }
             "refuse_tainted" => guard.refuse_tainted = reader.boolean(name, value).unwrap_or_default(),
             "cgroup" => {

@@ -61,6 +61,8 @@ pub struct ResolvedRule {
     pub expires: Option<Timestamp>,
     /// The rule only observes.
     pub audit: bool,
+    /// It lets the program have senders that pass every packet hook, and nobody connect.
+    pub raw_senders: bool,
     /// Why the rule matches nothing on this host.
     pub problem: Option<String>,
 }
@@ -132,6 +134,7 @@ impl fmt::Display for ResolvedRule {
         if let Some(time) = self.expires {
             write!(f, ", until {time}")?;
         }
+        f.write_str(if self.raw_senders { ", raw senders only" } else { "" })?;
         f.write_str(if self.audit { ", only observed" } else { "" })
     }
 }
@@ -205,6 +208,7 @@ impl Resolver<'_> {
             checksum: rule.sha256.is_some(),
             expires: rule.expires.map(|expires| expires.value),
             audit: rule.audit,
+            raw_senders: rule.raw_senders,
             ..ResolvedRule::default()
         }
     }

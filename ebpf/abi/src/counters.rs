@@ -31,7 +31,7 @@ impl SubjectKey {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SubjectCount {
-    /// Attempts by [`crate::Verdict`]: allowed, refused, observed, local.
+    /// Attempts: allowed, refused, observed, local.
     pub verdicts: [u64; 4],
     /// CLOCK_BOOTTIME of the first attempt, nanoseconds.
     pub first: u64,
@@ -65,11 +65,13 @@ pub enum Total {
     UncountedLocal = 8,
     /// Exec records that found no room.
     ExecUnrecorded = 9,
+    /// Packets and frames dropped, those of one refused connection each on its own.
+    Dropped = 10,
 }
 
 impl Total {
     /// How many totals there are.
-    pub const COUNT: u32 = 10;
+    pub const COUNT: u32 = 11;
 }
 
 /// The totals, summed over CPUs; see [`Total`] for the meaning of each place.

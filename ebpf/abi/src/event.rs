@@ -15,14 +15,14 @@ pub const COMM_LEN: usize = 16;
 /// How many ancestors of the process an event names.
 pub const PARENTS: usize = 4;
 
-/// What became of an attempt.
+/// What became of an attempt. Zero refuses: it is what a value holds that could not be read.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// A rule allows it.
-    Allow = 0,
     /// It was refused.
-    Deny = 1,
+    Deny = 0,
+    /// A rule allows it.
+    Allow = 1,
     /// It passed, and would have been refused without observe mode or an audit rule.
     Observe = 2,
     /// Mail for this host's own loopback, exempt by policy.
@@ -57,6 +57,16 @@ pub enum Reason {
     Tainted = 6,
     /// A rule that only observes matched.
     AuditRule = 7,
+    /// A packet of a socket that has no verdict: raw, older than the guard, or handed in from elsewhere.
+    NoVerdict = 8,
+    /// A frame that no socket of this host sent: forwarded, bridged or injected.
+    Forwarded = 9,
+    /// A packet that might be TCP to a guarded port and cannot be told: a tiny fragment, too many headers.
+    Unclear = 10,
+    /// A program asked for a way of sending that passes every packet hook.
+    RawSender = 11,
+    /// The kernel had no memory for the socket's verdict.
+    NoMemory = 12,
 }
 
 impl Reason {
@@ -72,6 +82,11 @@ impl Reason {
             Self::NoPolicy,
             Self::Tainted,
             Self::AuditRule,
+            Self::NoVerdict,
+            Self::Forwarded,
+            Self::Unclear,
+            Self::RawSender,
+            Self::NoMemory,
         ]
         .into_iter()
         .find(|r| *r as u8 == byte)
@@ -86,6 +101,24 @@ pub enum Hook {
     Connect4 = 0,
     /// cgroup/connect6.
     Connect6 = 1,
+    /// cgroup_skb/egress: a packet of a socket.
+    Packet = 2,
+    /// tc egress: a frame on its way to a device.
+    Frame = 3,
+    /// cgroup/setsockopt.
+    Setsockopt = 4,
+    /// The search for connections that are older than the guard.
+    Existing = 5,
+}
+
+impl Hook {
+    /// The hook of a byte, where it is one.
+    #[must_use]
+    pub fn from_u8(byte: u8) -> Option<Self> {
+        [Self::Connect4, Self::Connect6, Self::Packet, Self::Frame, Self::Setsockopt, Self::Existing]
+            .into_iter()
+            .find(|h| *h as u8 == byte)
+    }
 }
 
 /// Signs that a process may not be what its executable says; bits of a byte.
@@ -182,8 +215,8 @@ pub struct Event {
     pub reason: u8,
     /// [`Hook`].
     pub hook: u8,
-    /// Zero.
-    pub _pad: u8,
+    /// The flags of a packet's TCP header (RFC 9293 §3.1), 0 where no packet was seen.
+    pub tcp_flags: u8,
     /// The destination.
     pub daddr: [u8; 16],
     /// The source the socket is bound to, zero when it is not yet.
@@ -203,7 +236,11 @@ pub struct Event {
     /// `IPPROTO_…` of the socket: 6 TCP, 262 MPTCP.
     pub protocol: u16,
     /// Zero.
-    pub _pad2: u16,
+    pub _pad: u16,
+    /// The index of the device a frame was to leave by, 0 where none was seen.
+    pub interface: u32,
+    /// Zero.
+    pub _pad2: u32,
     /// The thread's name.
     pub comm: [u8; COMM_LEN],
     /// The parent, its parent, and so on.
@@ -216,6 +253,6 @@ pub struct Event {
     pub cmdline: [u8; CMDLINE_LEN],
 }
 
-const _: () = assert!(size_of::<Event>() == 160 + 16 + 128 + EXE_PATH_LEN + CGROUP_PATH_LEN + CMDLINE_LEN);
+const _: () = assert!(size_of::<Event>() == 160 + 24 + 128 + EXE_PATH_LEN + CGROUP_PATH_LEN + CMDLINE_LEN);
 
 crate::pod!(Parent, Event);

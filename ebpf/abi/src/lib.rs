@@ -9,6 +9,7 @@
 
 mod counters;
 mod event;
+mod flow;
 mod identity;
 mod names;
 mod offsets;
@@ -20,20 +21,23 @@ pub use event::{
     CGROUP_PATH_LEN, CMDLINE_LEN, COMM_LEN, EXE_PATH_LEN, Event, Hook, PARENTS, PATH_PART_LEN, Parent, Reason, Taint,
     Truncated, Verdict,
 };
+pub use flow::{Connection, Existing, FlowKey, Pass, PassKey, SocketState, Standing};
 pub use identity::{ExeId, ExecRecord, Learned, TICK};
 pub use names::{
-    MAPS, Map, PROGRAM_CONNECT4, PROGRAM_CONNECT6, PROGRAM_EXEC, PROGRAM_EXIT, PROGRAM_FORK, PROGRAM_LEARN,
+    MAPS, Map, PROGRAM_CONNECT4, PROGRAM_CONNECT6, PROGRAM_EXEC, PROGRAM_EXISTING, PROGRAM_EXIT, PROGRAM_FORK,
+    PROGRAM_FRAME, PROGRAM_FRAME_IP, PROGRAM_FRAME_NO, PROGRAM_LEARN, PROGRAM_PACKET, PROGRAM_PACKET_NO,
+    PROGRAM_SETSOCKOPT,
 };
-pub use offsets::Offsets;
+pub use offsets::{GuardedCgroup, Offsets};
 pub use policy::{
     ActivePolicy, CGROUP_DEPTH, CGROUP_NAME_LEN, CgroupKey, CgroupNode, DestKey, Dimension, EXPIRY_GROUPS, ExeKey,
-    ExpiryGroup, FLAG_LOCAL_SUBMISSION, FLAG_REFUSE_TAINTED, IdKey, MODE_ENFORCE, MODE_OBSERVE, PORT_WORDS,
-    PolicyHeader, PortKey,
+    ExpiryGroup, FLAG_FORWARDED, FLAG_LOCAL_SUBMISSION, FLAG_REFUSE_TAINTED, IdKey, MODE_ENFORCE, MODE_OBSERVE,
+    PORT_WORDS, PolicyHeader, PortKey,
 };
 pub use rules::{MAX_RULES, RULE_LOCAL, RULE_NONE, RuleSet, WORDS};
 
 /// The version of every layout in this crate; part of the folder the maps are pinned under.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Implements aya's `Pod` for types of this crate when the agent asks for it.
 macro_rules! pod {

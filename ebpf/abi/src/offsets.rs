@@ -3,7 +3,7 @@
 /// Byte offsets, found in the running kernel's BTF by the agent and handed to the programs as constants.
 ///
 /// Each field is named `struct_field`; the structures are those of include/linux/{sched,mm_types,fs,dcache,cred,
-/// cgroup-defs,kernfs}.h, fs/mount.h, include/linux/nsproxy.h and include/net/net_namespace.h.
+/// cgroup-defs,kernfs,net,ipv6}.h, fs/mount.h, include/linux/nsproxy.h and include/net/{net_namespace,sock,inet_sock}.h.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offsets {
@@ -105,8 +105,60 @@ pub struct Offsets {
     pub fdtable_max: u32,
     /// `fdtable.fd`
     pub fdtable_fd: u32,
+    /// `sock_common.skc_family`
+    pub sock_family: u32,
+    /// `sock_common.skc_state`
+    pub sock_state: u32,
+    /// `sock_common.skc_dport`, network order
+    pub sock_dport: u32,
+    /// `sock_common.skc_num`, the local port in host order
+    pub sock_num: u32,
+    /// `sock_common.skc_daddr`
+    pub sock_daddr: u32,
+    /// `sock_common.skc_rcv_saddr`
+    pub sock_saddr: u32,
+    /// `sock_common.skc_v6_daddr`
+    pub sock_daddr6: u32,
+    /// `sock_common.skc_v6_rcv_saddr`
+    pub sock_saddr6: u32,
+    /// `sock_common.skc_net`
+    pub sock_net: u32,
+    /// `sock_common.skc_cookie`
+    pub sock_cookie: u32,
+    /// `sock.sk_type`
+    pub sock_type: u32,
+    /// `sock.sk_protocol`
+    pub sock_protocol: u32,
+    /// `sock.sk_lock.owned`
+    pub sock_owned: u32,
+    /// `sock.sk_socket`
+    pub sock_socket: u32,
+    /// `sock.sk_cgrp_data.cgroup`
+    pub sock_cgroup: u32,
+    /// `task_struct.pid`
+    pub task_pid: u32,
+    /// `socket.sk`
+    pub socket_sk: u32,
+    /// `socket.file`
+    pub socket_file: u32,
+    /// `inet_sock.mc_index`
+    pub inet_mc_index: u32,
+    /// `inet_sock.pinet6`, 0 on a kernel without IPv6
+    pub inet_pinet6: u32,
+    /// `ipv6_pinfo.mcast_oif`
+    pub ipv6_mcast_oif: u32,
+}
+
+/// Which part of the cgroup2 hierarchy is guarded.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GuardedCgroup {
+    /// The cgroup's id.
+    pub id: u64,
+    /// How deep it is; 0 is the root, and everything is guarded.
+    pub level: u32,
     /// Zero.
     pub _pad: u32,
 }
 
-crate::pod!(Offsets);
+crate::pod!(Offsets, GuardedCgroup);

@@ -14,6 +14,8 @@ pub const MODE_OBSERVE: u32 = 2;
 pub const FLAG_LOCAL_SUBMISSION: u32 = 1;
 /// [`PolicyHeader::flags`]: a tainted process is refused even where a rule allows it.
 pub const FLAG_REFUSE_TAINTED: u32 = 2;
+/// [`PolicyHeader::flags`]: frames that no socket of this host sent may go to guarded ports.
+pub const FLAG_FORWARDED: u32 = 4;
 
 /// The 64-bit words of one generation's guarded-port bitmap.
 pub const PORT_WORDS: usize = 65_536 / 64;
@@ -55,8 +57,9 @@ impl Dimension {
 pub struct ActivePolicy {
     /// The generation; its header and port bitmap are in slot `generation & 1`.
     pub generation: u32,
-    /// Zero.
-    pub _pad: u32,
+    /// The generation that the agent is about to put in force, 0 when it is not: connections that are there already are
+    /// judged by it first.
+    pub coming: u32,
 }
 
 /// Rules that end at one time.
@@ -85,11 +88,13 @@ pub struct PolicyHeader {
     pub wildcard: [RuleSet; 6],
     /// Rules that only observe.
     pub audit: RuleSet,
+    /// Rules that let a program have senders which pass every packet hook, and let nobody connect.
+    pub raw_senders: RuleSet,
     /// Rules that end, by time.
     pub expiry: [ExpiryGroup; EXPIRY_GROUPS],
 }
 
-const _: () = assert!(size_of::<PolicyHeader>() == 16 + 7 * 32 + 8 * 40);
+const _: () = assert!(size_of::<PolicyHeader>() == 16 + 8 * 32 + 8 * 40);
 
 /// Key of the executable table.
 #[repr(C)]

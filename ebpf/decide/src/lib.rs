@@ -7,7 +7,10 @@
 #![forbid(unsafe_code)]
 
 mod address;
+pub mod packet;
 mod verdict;
 
 pub use address::{is_local, mapped};
-pub use verdict::{CgroupNames, Decision, Flow, Identity, Tables, judge, matched, satisfied};
+pub use verdict::{
+    CgroupNames, Decision, Flow, Identity, Sender, Tables, judge, judge_packet, judge_raw_sender, matched, satisfied,
+};

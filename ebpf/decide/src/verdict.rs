@@ -1,9 +1,9 @@
 //! From tables, a process and a destination to a verdict.
 
 use portreeve_abi::{
-    CGROUP_DEPTH, CGROUP_NAME_LEN, CgroupKey, CgroupNode, DestKey, Dimension, ExeId, ExeKey, FLAG_LOCAL_SUBMISSION,
-    FLAG_REFUSE_TAINTED, IdKey, MODE_ENFORCE, MODE_OBSERVE, PolicyHeader, PortKey, RULE_LOCAL, RULE_NONE, Reason,
-    RuleSet, Verdict,
+    CGROUP_DEPTH, CGROUP_NAME_LEN, CgroupKey, CgroupNode, DestKey, Dimension, ExeId, ExeKey, FLAG_FORWARDED,
+    FLAG_LOCAL_SUBMISSION, FLAG_REFUSE_TAINTED, IdKey, MODE_ENFORCE, MODE_OBSERVE, PolicyHeader, PortKey, RULE_LOCAL,
+    RULE_NONE, Reason, RuleSet, Verdict,
 };
 
 use crate::is_local;
@@ -101,7 +101,7 @@ pub fn judge<T: Tables, C: CgroupNames>(
         Ok(identity) => identity,
         Err(reason) => return refused(header, reason, RULE_NONE),
     };
-    let rules = matched(tables, header, identity, cgroups, flow, now);
+    let rules = matched(tables, header, identity, cgroups, flow, now).without(header.raw_senders);
     if let Some(rule) = rules.without(header.audit).lowest() {
         if header.flags & FLAG_REFUSE_TAINTED != 0 && identity.taint != 0 {
             return refused(header, Reason::Tainted, rule);
@@ -111,6 +111,70 @@ pub fn judge<T: Tables, C: CgroupNames>(
     match rules.lowest() {
         Some(rule) => decision(header, Verdict::Observe, Reason::AuditRule, rule),
         None => refused(header, Reason::NoRule, RULE_NONE),
+    }
+}
+
+/// Who sends a packet that has no verdict of `connect()`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// A socket of this host.
+    Socket,
+    /// No socket of this host: forwarded, bridged or injected.
+    Nobody,
+}
+
+/// The verdict for a segment to a guarded port, or what might be one (`clear` is false), that no `connect()` vouches
+/// for.
+///
+/// What passes: mail for this host's own loopback, where the policy exempts it; frames of nobody, where the policy lets
+/// them pass; and everything in observe mode, on record.
+#[inline(always)]
+pub fn judge_packet<T: Tables>(tables: &T, sender: Sender, clear: bool, destination: &[u8; 16]) -> Decision {
+    let Some(header) = tables.header() else {
+        return Decision { verdict: Verdict::Deny, reason: Reason::NoPolicy, rule: RULE_NONE, generation: 0, errno: 0 };
+    };
+    if clear && header.flags & FLAG_LOCAL_SUBMISSION != 0 && is_local(destination) {
+        return decision(header, Verdict::Local, Reason::Local, RULE_LOCAL);
+    }
+    match (sender, clear) {
+        (Sender::Nobody, _) if header.flags & FLAG_FORWARDED != 0 => {
+            decision(header, Verdict::Allow, Reason::Forwarded, RULE_NONE)
+        }
+        (_, false) => refused(header, Reason::Unclear, RULE_NONE),
+        (Sender::Nobody, true) => refused(header, Reason::Forwarded, RULE_NONE),
+        (Sender::Socket, true) => refused(header, Reason::NoVerdict, RULE_NONE),
+    }
+}
+
+/// The verdict for a program that asks for a way of sending which passes every packet hook.
+#[inline(always)]
+pub fn judge_raw_sender<T: Tables, C: CgroupNames>(
+    tables: &T,
+    identity: Result<&Identity, Reason>,
+    cgroups: &C,
+    now: u64,
+) -> Decision {
+    let Some(header) = tables.header() else {
+        return Decision { verdict: Verdict::Deny, reason: Reason::NoPolicy, rule: RULE_NONE, generation: 0, errno: 0 };
+    };
+    let identity = match identity {
+        Ok(identity) => identity,
+        Err(reason) => return refused(header, reason, RULE_NONE),
+    };
+    // Such rules leave destination and port open; any will do.
+    let flow = Flow { address: [0; 16], port: 0 };
+    let mut rules = satisfied(tables, header, Dimension::Exe, identity, cgroups, &flow).and(header.raw_senders);
+    rules = rules.and(satisfied(tables, header, Dimension::User, identity, cgroups, &flow));
+    rules = rules.and(satisfied(tables, header, Dimension::Group, identity, cgroups, &flow));
+    if !rules.is_empty() {
+        rules = rules.and(satisfied(tables, header, Dimension::Cgroup, identity, cgroups, &flow));
+    }
+    match unexpired(header, rules, now).lowest() {
+        Some(rule) if header.flags & FLAG_REFUSE_TAINTED != 0 && identity.taint != 0 => {
+            refused(header, Reason::Tainted, rule)
+        }
+        Some(rule) => decision(header, Verdict::Allow, Reason::Rule, rule),
+        None => refused(header, Reason::RawSender, RULE_NONE),
     }
 }
 
@@ -133,6 +197,12 @@ pub fn matched<T: Tables, C: CgroupNames>(
     if !rules.is_empty() {
         rules = rules.and(satisfied(tables, header, Dimension::Cgroup, identity, cgroups, flow));
     }
+    unexpired(header, rules, now)
+}
+
+/// Those of the rules that have not ended.
+#[inline(always)]
+fn unexpired(header: &PolicyHeader, mut rules: RuleSet, now: u64) -> RuleSet {
     for group in &header.expiry {
         if group.deadline != 0 && group.deadline <= now {
             rules = rules.without(group.rules);

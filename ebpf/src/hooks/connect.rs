@@ -8,14 +8,15 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_boot_ns, bpf_set_retval};
 use aya_ebpf::programs::SockAddrContext;
-use portreeve_abi::{ExeId, Hook, RULE_NONE, Reason, Verdict};
-use portreeve_decide::{Decision, Flow, Identity, judge, mapped};
+use portreeve_abi::{Hook, RULE_NONE, Reason, Standing, Verdict};
+use portreeve_decide::{Decision, Flow, judge, mapped};
 
 use crate::count;
 use crate::maps::{self, MapTables};
 use crate::read;
 use crate::report::{self, Seen};
-use crate::task::Task;
+use crate::socket;
+use crate::task::{NOBODY, Task};
 
 /// Return value: the call goes on.
 const PASS: i32 = 1;
@@ -27,14 +28,6 @@ const SOCK_STREAM: u32 = 1;
 const IPPROTO_SCTP: u32 = 132;
 /// `MAX_ERRNO`, include/linux/err.h.
 const MAX_ERRNO: u32 = 4095;
-
-/// Stands in the record when nobody could be found behind an attempt.
-const NOBODY: Identity = Identity {
-    exe: ExeId { ino: 0, ctime_sec: 0, ctime_nsec: 0, dev: 0, generation: 0, _pad: 0 },
-    euid: u32::MAX,
-    egid: u32::MAX,
-    taint: 0,
-};
 
 /// Reads a field of the context, whole and once, as the verifier wants it.
 macro_rules! field {
@@ -96,12 +89,13 @@ fn judge_connect(ctx: &SockAddrContext, generation: u32, flow: &Flow, hook: Hook
         cookie: unsafe { bpf_get_socket_cookie(ctx.as_ptr()) },
         source: [0; 16],
         source_port: 0,
+        interface: 0,
+        tcp_flags: 0,
     };
     decide(&mut seen);
-    if let Some(decision) = read::forget(&seen.decision) {
-        seen.decision = decision;
-    }
+    keep(ctx, &mut seen);
     source(ctx, &mut seen);
+    read::forget_all(&mut seen);
     count::attempt(&seen);
     report::report(&seen);
 
@@ -125,6 +119,33 @@ fn decide(seen: &mut Seen) {
     seen.decision = judge(&tables, found.map(|()| &seen.who), &seen.task, &seen.flow, seen.now);
 }
 
+/// Keeps the verdict in the socket, for the packet programs. A connection whose verdict cannot be kept could not send,
+/// so it is refused here, where its program hears of it.
+#[inline(always)]
+fn keep(ctx: &SockAddrContext, seen: &mut Seen) {
+    let sock = field!(ctx, __bindgen_anon_1.sk);
+    if sock.is_null() {
+        return;
+    }
+    match seen.decision.verdict {
+        Verdict::Allow => {}
+        // A rule on trial.
+        Verdict::Observe if matches!(seen.decision.reason, Reason::AuditRule) => {}
+        // Mail for the loopback is known by its address.
+        Verdict::Local => return,
+        // In observe mode its packets pass, and it has been counted. Without memory for the mark they are counted too.
+        Verdict::Observe => {
+            let _unmarked = socket::keep(sock, Standing::Refused);
+            return;
+        }
+        Verdict::Deny => return socket::refuse(sock),
+    }
+    if !socket::keep(sock, Standing::Passes) {
+        seen.decision.verdict = Verdict::Deny;
+        seen.decision.reason = Reason::NoMemory;
+    }
+}
+
 /// Writes down the address and port the socket is bound to, if it is.
 #[inline(always)]
 fn source(ctx: &SockAddrContext, seen: &mut Seen) {
@@ -142,7 +163,7 @@ fn source(ctx: &SockAddrContext, seen: &mut Seen) {
                     seen.source = mapped(address.to_ne_bytes());
                 }
             }
-            Hook::Connect6 => {
+            _ => {
                 let words = &raw const (*sock).src_ip6;
                 seen.source[0..4].copy_from_slice(&core::ptr::read_volatile(&raw const (*words)[0]).to_ne_bytes());
                 seen.source[4..8].copy_from_slice(&core::ptr::read_volatile(&raw const (*words)[1]).to_ne_bytes());

@@ -19,6 +19,13 @@ const COMPILER: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];
 const CLIPPY: &[&str] = &["rust-web-clippy"];
 const LLVM: &[&str] = &["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev"];
 
+/// The emulator of this machine's kind, and its package.
+const EMULATOR: (&str, &str) = if cfg!(target_arch = "aarch64") {
+    ("qemu-system-aarch64", "qemu-system-arm")
+} else {
+    ("qemu-system-x86_64", "qemu-system-x86")
+};
+
 /// Something that is missing.
 pub(super) struct Need {
     pub what: String,
@@ -71,6 +78,9 @@ const PROGRAMS: &[(Group, &str, &[&str], &str)] = &[
     (Group::Test, "bpftool", &["bpftool"], "a second opinion on what is attached"),
     (Group::Test, "setcap", &["libcap2-bin"], "programs with single capabilities"),
     (Group::Test, "dpkg-deb", &["dpkg"], "unpacking the mail servers side by side"),
+    (Group::Vm, EMULATOR.0, &[EMULATOR.1], "virtual machines"),
+    (Group::Vm, "depmod", &["kmod"], "what depends on what among a kernel's modules"),
+    (Group::Vm, "dpkg-deb", &["dpkg"], "unpacking kernels, and programs for the virtual machines"),
     (Group::Demo, "ip", &["iproute2"], "network namespaces and the links between them"),
     (Group::Demo, "swaks", &["swaks"], "one of those who try"),
     (Group::Demo, "python3", &["python3"], "the bot"),

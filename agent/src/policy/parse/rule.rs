@@ -31,6 +31,7 @@ pub(super) const KEYS: &[&str] = &[
     "audit",
     "exe_alone",
     "root",
+    "raw_senders",
 ];
 
 /// The longest name of a rule, in characters: it is shown beside every attempt.
@@ -63,10 +64,14 @@ pub(super) fn rule(reader: &mut Reader<'_>, span: Range<usize>, table: &DeTable<
             "audit" => rule.audit = reader.boolean(name, value).unwrap_or_default(),
             "exe_alone" => exe_alone = reader.boolean(name, value).filter(|alone| *alone).map(|_| key.span()),
             "root" => rule.root = root(reader, name, value),
+            "raw_senders" => rule.raw_senders = reader.boolean(name, value).unwrap_or_default(),
             other => reader.unknown_key(key.span(), other, "allow", KEYS),
         }
     }
     together(reader, span, table, exe_alone);
+    if rule.raw_senders {
+        raw_senders(reader, table);
+    }
     let auto = rule.unit.iter().any(|unit| unit.value == UnitChoice::Auto);
     if let (Some(value), true) = (table.get("unit"), auto && table.get("mta").is_none()) {
         let what = "\"auto\" stands for the units of a mail server, and this rule has no \"mta\"".to_owned();
@@ -122,6 +127,19 @@ fn together(reader: &mut Reader<'_>, span: Range<usize>, table: &DeTable<'_>, ex
     if let (Some(span), false) = (key_span("root"), has("mta") || has("exe") || has("user") || has("group")) {
         let what = "\"root\" has no effect: the rule names nothing that is looked up below it".to_owned();
         reader.warning(span, what, "take it out");
+    }
+}
+
+/// What makes no sense in a rule that lets a program have raw senders, and nobody connect.
+fn raw_senders(reader: &mut Reader<'_>, table: &DeTable<'_>) {
+    for (key, _) in table {
+        let name = key.get_ref().as_ref();
+        if ["mta", "to", "ports", "audit"].contains(&name) {
+            let what = format!("\"{name}\" does not go with \"raw_senders\"");
+            let mend = "a rule with raw_senders = true says which program may have packet sockets that pass by the guard, \
+                        whatever they send, and allows no connection; write a rule of its own for connections";
+            reader.error(key.span(), what, mend);
+        }
     }
 }
 

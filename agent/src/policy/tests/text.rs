@@ -59,6 +59,12 @@ fn every_mistake_is_shown_where_it_stands_with_a_way_to_mend_it() {
             "Error 2:18 \"refuse_tainted\" must be true or false, not a text",
             "without quotes",
         ),
+        (guard("forwarded = \"yes\""), "Error 2:13 \"yes\" is no value of \"forwarded\"", "\"refuse\", \"pass\""),
+        (
+            allow("raw_senders = true\nto = \"192.0.2.1\""),
+            "Error 5:1 \"to\" does not go with \"raw_senders\"",
+            "allows no connection",
+        ),
         (allow("audit = 1"), "Error 4:9 \"audit\" must be true or false", ""),
         (allow("to = 10.0"), "Error 4:6 \"to\" must be a text in quotes", ""),
         ("guard = 1\n".to_owned(), "Error 1:9 \"guard\" must be a table", "[guard]"),

@@ -1,0 +1,75 @@
+//! Network namespaces: which there are, and doing something in one.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use nix::sched::{CloneFlags, setns};
+
+/// Where `ip netns add` keeps namespaces without processes (ip-netns(8)).
+const NAMED: &str = "/run/netns";
+
+/// The inode number of the agent's own network namespace.
+///
+/// # Errors
+///
+/// When /proc cannot be read.
+pub fn own() -> io::Result<u64> {
+    Ok(fs::metadata("/proc/self/ns/net")?.ino())
+}
+
+/// Every network namespace that has a process `counts` says yes to, or a name, by inode number; the agent's own always.
+///
+/// # Errors
+///
+/// When /proc cannot be read.
+pub fn all(counts: impl Fn(u32) -> bool) -> io::Result<BTreeMap<u64, File>> {
+    let mut found = BTreeMap::new();
+    add(&mut found, Path::new("/proc/self/ns/net"))?;
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        if counts(pid) {
+            // A process that has just ended, or a zombie, has none any more.
+            if let Err(error) = add(&mut found, &entry.path().join("ns/net")) {
+                tracing::trace!("process {pid}: {error}");
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The namespaces that have a name.
+pub fn named(found: &mut BTreeMap<u64, File>) {
+    for entry in fs::read_dir(NAMED).into_iter().flatten().flatten() {
+        if let Err(error) = add(found, &entry.path()) {
+            tracing::debug!("{}: {error}", entry.path().display());
+        }
+    }
+}
+
+fn add(found: &mut BTreeMap<u64, File>, path: &Path) -> io::Result<()> {
+    // Most are one that is known; opening is the dearer call.
+    let inode = fs::metadata(path)?.ino();
+    if let Entry::Vacant(place) = found.entry(inode) {
+        place.insert(File::open(path)?);
+    }
+    Ok(())
+}
+
+/// Does something in a network namespace, on a thread of its own: the agent's never leaves its own.
+///
+/// # Errors
+///
+/// When the namespace cannot be entered.
+pub fn within<T: Send>(namespace: &File, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            setns(namespace, CloneFlags::CLONE_NEWNET)?;
+            Ok(work())
+        });
+        thread.join().unwrap_or_else(|_panicked| Err(io::Error::other("the thread ended early")))
+    })
+}

@@ -1,0 +1,97 @@
+//! What the packet programs remember of connections.
+
+/// What a socket may do at guarded ports.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Its segments pass.
+    Passes = 1,
+    /// Its segments pass in observe mode only.
+    Refused = 2,
+}
+
+/// The value in the socket storage of a socket that has met the guard.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketState {
+    /// [`Standing`].
+    pub standing: u32,
+    /// 1 once a segment has been noted in the table of passes (of a socket that passes).
+    pub noted: u32,
+}
+
+const _: () = assert!(size_of::<SocketState>() == 8);
+
+/// Key of the passes: a segment of an allowed socket, by what network address translation leaves alone.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PassKey {
+    /// The destination address.
+    pub daddr: [u8; 16],
+    /// The TCP sequence number, network order.
+    pub seq: u32,
+    /// The destination port, host order.
+    pub dport: u16,
+    /// Zero.
+    pub _pad: u16,
+}
+
+const _: () = assert!(size_of::<PassKey>() == 24);
+
+/// Value of the passes and flows.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pass {
+    /// When, CLOCK_BOOTTIME in nanoseconds.
+    pub time: u64,
+}
+
+/// Key of the flows: a connection of an allowed socket of another network namespace, as the device sees it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    /// The source address.
+    pub saddr: [u8; 16],
+    /// The destination address.
+    pub daddr: [u8; 16],
+    /// The source port, host order.
+    pub sport: u16,
+    /// The destination port, host order.
+    pub dport: u16,
+}
+
+const _: () = assert!(size_of::<FlowKey>() == 36);
+
+/// A connection that is older than the guard and was refused: what the iterator writes to the agent.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Existing {
+    /// The local address.
+    pub saddr: [u8; 16],
+    /// The destination.
+    pub daddr: [u8; 16],
+    /// The rest.
+    pub connection: Connection,
+}
+
+/// The end of [`Existing`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connection {
+    /// The inode number of the socket's network namespace.
+    pub netns: u32,
+    /// A process that holds it.
+    pub pid: u32,
+    /// The local port, host order.
+    pub sport: u16,
+    /// The destination port, host order.
+    pub dport: u16,
+    /// `AF_INET` or `AF_INET6`.
+    pub family: u16,
+    /// `IPPROTO_…`
+    pub protocol: u16,
+}
+
+const _: () = assert!(size_of::<Existing>() == 48);
+
+crate::pod!(Existing, SocketState, PassKey, Pass, FlowKey);

@@ -1,0 +1,157 @@
+//! What the packet guard lets through because it should: allowed senders, routed connections, what the policy exempts.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::net::IpAddr;
+
+use lab::{Cgroup, Guard, Host, Probe, Scene};
+
+/// A way of a copy of `lab-client`, in a host.
+fn say(scene: &Scene, program: &std::path::Path, way: &str, to: IpAddr, host: &Host, cgroup: &Cgroup) -> String {
+    let client = scene.lab.program(program).args([way, &to.to_string(), "25"]);
+    client.in_host(host).in_cgroup(cgroup).run().must_succeed().stdout.trim().to_owned()
+}
+
+/// A copy of `lab-client` that a policy can name, and the rule that does.
+fn sanctioned(scene: &Scene, more: &str) -> (std::path::PathBuf, String) {
+    let program = scene.lab.dir().join("sanctioned");
+    scene.lab.copy_client(&program);
+    let rule = format!("[[allow]]\nname = \"ours\"\nexe = \"{}\"\nuser = \"root\"\n{more}\n", program.display());
+    (program, rule)
+}
+
+#[test]
+fn a_rule_for_raw_senders_lets_one_program_have_them_and_connect_nowhere() {
+    let scene = Scene::new("rawsenders");
+    let (web, own) = (scene.lab.cgroup("web"), scene.lab.cgroup("own"));
+    let (program, rule) = sanctioned(&scene, "raw_senders = true");
+    let guard = Guard::start(&scene.lab, &rule);
+    let probe = Probe::listen(&scene.mx, 25);
+    for way in ["packet_bypass", "xdp_tx"] {
+        for to in [scene.mx.v4(), scene.mx.v6()] {
+            let before = probe.settled();
+            assert_eq!(say(&scene, &scene.lab.client(), way, to, &scene.host, &web), "EPERM", "{way} to {to}");
+            assert_eq!(probe.settled(), before);
+            assert_eq!(say(&scene, &program, way, to, &scene.host, &own), "sent", "{way} to {to}");
+            assert!(probe.settled() > before, "{way} to {to}");
+        }
+    }
+    assert_eq!(say(&scene, &program, "plain", scene.mx.v4(), &scene.host, &own), "EPERM");
+    let refused = guard.attempts().into_iter().find(|attempt| attempt["reason"] == "raw-sender").unwrap();
+    assert_eq!((&refused["protocol"], &refused["destination"]), (&"af_packet".into(), &serde_json::Value::Null));
+    let last = guard.command(["attempts"]).must_succeed().stdout;
+    assert!(last.contains("af_xdp sender that would pass every packet hook"), "{last}");
+}
+
+/// A namespace behind the host, as a container has one: routed, and with its address translated on the way out.
+fn container(scene: &Scene) -> Host {
+    let inner = scene.lab.host("inner");
+    scene.lab.wire(&inner, &scene.host);
+    for path in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+        run_in(&scene.host, "sh", &["-c", &format!("echo 1 > /proc/sys/{path}")]);
+    }
+    // The second wire's host end.
+    inner.ip("-4 route add default via 198.51.100.6");
+    inner.ip("-6 route add default via 2001:db8:1::2");
+    let masquerade = "add table inet lab; add chain inet lab out { type nat hook postrouting priority srcnat; }; \
+                      add rule inet lab out oifname w0a masquerade";
+    run_in(&scene.host, "nft", &[masquerade]);
+    inner
+}
+
+fn run_in(host: &Host, program: &str, arguments: &[&str]) {
+    let output = std::process::Command::new("nsenter")
+        .arg(format!("--net={}", host.path().display()))
+        .arg(program)
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn an_allowed_connection_out_of_another_namespace_is_known_at_the_hosts_device() {
+    let scene = Scene::new("container");
+    let inner = container(&scene);
+    let (web, own) = (scene.lab.cgroup("web"), scene.lab.cgroup("own"));
+    let (program, rule) = sanctioned(&scene, "");
+    for to in [scene.mx.v4(), scene.mx.v6()] {
+        assert_eq!(say(&scene, &scene.lab.client(), "plain", to, &inner, &web), "connected", "to {to}, unguarded");
+    }
+    let guard = Guard::start(&scene.lab, &rule);
+    let before = guard.counters()["refused"];
+    for way in ["plain", "nonblocking", "tfo_sendto", "mptcp", "io_uring"] {
+        for to in [scene.mx.v4(), scene.mx.v6()] {
+            assert_eq!(say(&scene, &program, way, to, &inner, &own), "connected", "{way} to {to}");
+        }
+    }
+    assert_eq!(guard.counters()["refused"], before, "{:#?}", guard.attempts().last());
+    // Frames of nobody's socket, in the same namespace.
+    let probe = Probe::listen(&scene.mx, 25);
+    for to in [scene.mx.v4(), scene.mx.v6()] {
+        assert_eq!(say(&scene, &scene.lab.client(), "plain", to, &inner, &web), "EPERM");
+        say(&scene, &scene.lab.client(), "packet_raw", to, &inner, &web);
+    }
+    assert_eq!(probe.settled(), 0, "{:?}", probe.segments());
+}
+
+#[test]
+fn frames_of_nobody_pass_where_the_policy_says_so() {
+    let scene = Scene::new("forwarded");
+    let web = scene.lab.cgroup("web");
+    let probe = Probe::listen(&scene.mx, 25);
+    let guard = Guard::start(&scene.lab, "");
+    for to in [scene.mx.v4(), scene.mx.v6()] {
+        say(&scene, &scene.lab.client(), "tun", to, &scene.host, &web);
+    }
+    assert_eq!(probe.settled(), 0);
+    let attempt = guard.attempts().into_iter().find(|attempt| attempt["reason"] == "forwarded").unwrap();
+    assert_eq!((&attempt["hook"], &attempt["interface"]), (&"frame".into(), &"w0a".into()), "{attempt}");
+    guard.write_policy("[guard]\nforwarded = \"pass\"\n");
+    guard.reload();
+    for to in [scene.mx.v4(), scene.mx.v6()] {
+        say(&scene, &scene.lab.client(), "tun", to, &scene.host, &web);
+    }
+    assert!(probe.settled() >= 2);
+    // A packet of a socket of this host is not one of nobody.
+    let before = probe.settled();
+    say(&scene, &scene.lab.client(), "packet_raw", scene.mx.v4(), &scene.host, &web);
+    say(&scene, &scene.lab.client(), "raw_syn", scene.mx.v4(), &scene.host, &web);
+    assert_eq!(probe.settled(), before, "{:?}", probe.segments().last());
+}
+
+#[test]
+fn observe_lets_packets_pass_and_records_them() {
+    let scene = Scene::new("observed");
+    let web = scene.lab.cgroup("web");
+    let probe = Probe::listen(&scene.mx, 25);
+    let guard = Guard::start(&scene.lab, "[guard]\nmode = \"observe\"\n");
+    for way in ["raw_syn", "packet_raw", "packet_bypass", "hdrincl_tiny", "v6_chain"] {
+        let to = if way.starts_with("v6") { scene.mx.v6() } else { scene.mx.v4() };
+        let (seen, observed) = (probe.settled(), guard.counters()["observed"]);
+        assert_eq!(say(&scene, &scene.lab.client(), way, to, &scene.host, &web), "sent", "{way}");
+        assert!(probe.settled() > seen, "{way} did not pass");
+        assert!(guard.counters()["observed"] > observed, "{way} was not recorded");
+    }
+    assert_eq!(guard.counters()["refused"], 0);
+}
+
+#[test]
+fn ports_that_a_reload_adds_are_guarded_for_connections_that_are_there() {
+    let scene = Scene::new("added");
+    let _sink = lab::Sink::listen(&scene.mx, 587);
+    let web = scene.lab.cgroup("web");
+    let guard = Guard::start(&scene.lab, "");
+    let (go, log) = (scene.lab.dir().join("go"), scene.lab.dir().join("log"));
+    let arguments =
+        ["connected_before", &scene.mx.v4().to_string(), "587", &go.display().to_string()].map(str::to_owned);
+    let client = scene.lab.program(scene.lab.client()).args(arguments);
+    let mut client = client.in_host(&scene.host).in_cgroup(&web).spawn(&log);
+    let said = || std::fs::read_to_string(&log).unwrap();
+    lab::until("the connection", lab::DEADLINE, || if said().contains("connected") { Ok(()) } else { Err(said()) });
+    guard.write_policy("[guard]\nports = [25, 587]\n");
+    guard.reload();
+    std::fs::write(&go, "").unwrap();
+    assert_eq!(client.wait(), 0);
+    assert!(said().trim().ends_with("ECONNABORTED"), "{}", said());
+    assert_eq!(guard.counters()["refused"], 1);
+}

@@ -253,3 +253,89 @@ fn replies_of_servers_on_this_host_are_not_touched() {
     other.wait_for(2);
     assert_eq!(guard.counters()["refused"], 0, "{:#?}", guard.attempts());
 }
+
+#[test]
+fn a_simultaneous_open_is_no_way_out() {
+    let scene = Scene::new("simultaneous");
+    let web = scene.lab.cgroup("web");
+    // Another port than the sink's: the far end binds it itself.
+    for guarded in [false, true] {
+        for (number, to) in addresses(&scene, Both).into_iter().enumerate() {
+            let (family, host) = if to.is_ipv4() { ("-4", scene.host.v4()) } else { ("-6", scene.host.v6()) };
+            // The first SYN must not be answered by a reset.
+            scene.mx.ip(&format!("{family} route add blackhole {host}"));
+            let own = 41_000 + number as u16 + if guarded { 10 } else { 0 };
+            let (go, log) = (scene.lab.scratch("go"), scene.lab.scratch("log"));
+            let arguments = ["syn_sent_before", &to.to_string(), "26", &own.to_string(), &go.display().to_string()];
+            let client = scene.lab.program(scene.lab.client()).args(arguments.map(str::to_owned));
+            let mut client = client.in_host(&scene.host).in_cgroup(&web).spawn(&log);
+            let said = || std::fs::read_to_string(&log).unwrap_or_default();
+            until("the SYN", lab::DEADLINE, || if said().contains("connecting") { Ok(()) } else { Err(said()) });
+            let guard = guarded.then(|| Guard::start(&scene.lab, "[guard]\nports = [26]\n"));
+            scene.mx.ip(&format!("{family} route del blackhole {host}"));
+            std::fs::write(&go, "").unwrap();
+            let opened = connects_from(&scene.mx, 26, (host, own).into());
+            assert_eq!(client.wait(), 0);
+            assert_eq!(opened, !guarded, "to {to}: {}", said());
+            assert_eq!(said().contains("connected"), !guarded, "to {to}: {}", said());
+            if let Some(guard) = &guard {
+                assert_eq!(guard.counters()["refused"], 1, "to {to}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_further_subflow_of_mptcp_is_no_way_out() {
+    let scene = Scene::new("subflow");
+    let web = scene.lab.cgroup("web");
+    let _open = lab::Sink::listen(&scene.mx, 8026);
+    for host in [&scene.host, &scene.mx] {
+        host.ip("mptcp limits set add_addr_accepted 2 subflows 2");
+    }
+    // Not one of the wire's own network, of which this would be the broadcast address.
+    scene.mx.ip("addr add 203.0.113.9/32 dev w0b");
+    scene.host.ip("route add 203.0.113.9/32 dev w0a");
+    scene.mx.ip("mptcp endpoint add 203.0.113.9 port 26 signal");
+    let probe = Probe::listen(&scene.mx, 26);
+    let join = || {
+        let arguments = ["mptcp_join", &scene.mx.v4().to_string(), "8026"].map(str::to_owned);
+        let client = scene.lab.program(scene.lab.client()).args(arguments);
+        client.in_host(&scene.host).in_cgroup(&web).run().must_succeed().stdout.trim().to_owned()
+    };
+    assert_eq!(join(), "connected");
+    let unguarded = probe.settled();
+    assert!(unguarded > 0, "no further subflow without the guard");
+    let guard = Guard::start(&scene.lab, "[guard]\nports = [26]\n");
+    assert_eq!(join(), "connected", "the first subflow goes to a port that is not guarded");
+    assert_eq!(probe.settled(), unguarded, "{:?}", probe.segments().last());
+    let attempt = guard.attempts().into_iter().find(|attempt| attempt["reason"] == "no-process").unwrap();
+    assert_eq!(attempt["destination"], "203.0.113.9:26", "{attempt}");
+}
+
+#[test]
+fn code_injected_into_the_sanctioned_program_is_its_own_user_still() {
+    let scene = Scene::new("injected");
+    let web = scene.lab.cgroup("web");
+    let sanctioned = scene.lab.dir().join("sanctioned");
+    scene.lab.copy_client(&sanctioned);
+    let inject = |uid: u32| {
+        let arguments = ["ptrace_inject", &scene.mx.v4().to_string(), "25", &sanctioned.display().to_string()];
+        let client = scene.lab.program(scene.lab.client()).args(arguments.map(str::to_owned));
+        let client = client.in_host(&scene.host).in_cgroup(&web).as_user(uid, uid);
+        client.run().must_succeed().stdout.trim().to_owned()
+    };
+    assert_eq!(inject(1000), "connected", "unguarded");
+    let policy = format!("[[allow]]\nname = \"server\"\nexe = \"{}\"\nuser = 4711\n", sanctioned.display());
+    let guard = Guard::start(&scene.lab, &policy);
+    assert_eq!(inject(1000), "EPERM", "another user's");
+    // The server's own user can: the executable is right, the user is right. It is on record.
+    assert_eq!(inject(4711), "connected");
+    let attempt = until("the record", lab::DEADLINE, || {
+        guard.attempts().into_iter().find(|attempt| attempt["verdict"] == "allow").ok_or(())
+    });
+    assert!(attempt["taint"].to_string().contains("traced"), "{attempt}");
+    guard.write_policy(&format!("[guard]\nrefuse_tainted = true\n{policy}"));
+    guard.reload();
+    assert_eq!(inject(4711), "EPERM", "with refuse_tainted");
+}

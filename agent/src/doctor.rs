@@ -5,9 +5,11 @@ use std::process::Command;
 
 use serde::Serialize;
 
+use crate::control::{Client, Request};
 use crate::instance::Instance;
 use crate::kernel::btf::{Btf, VMLINUX};
 use crate::kernel::{self, mounts, offsets};
+use crate::rights::Rights;
 
 /// How a finding stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -39,6 +41,7 @@ pub struct Finding {
 #[must_use]
 pub fn examine(instance: &Instance) -> Vec<Finding> {
     let mut findings = vec![rights(), kernel_version(), btf(), cgroup2(), bpffs(), lockdown(), lsms(), guard(instance)];
+    findings.extend(agent_rights(instance));
     findings.extend(other_programs());
     findings.push(firewall("nftables", "nft", &["list", "ruleset"]));
     findings.push(firewall("iptables", "iptables-save", &[]));
@@ -125,7 +128,8 @@ fn lsms() -> Finding {
 
 fn guard(instance: &Instance) -> Finding {
     let links = kernel::pin_folder(&instance.name).ok().flatten().map(|pins| pins.join("links"));
-    let attached = links.is_some_and(|links| links.join("connect4").exists() && links.join("connect6").exists());
+    let all = ["connect4", "connect6", "setsockopt", "packet"];
+    let attached = links.is_some_and(|links| all.iter().all(|hook| links.join(hook).exists()));
     let answers = std::os::unix::net::UnixStream::connect(instance.socket()).is_ok();
     match (attached, answers) {
         (true, true) => good("guard", "attached, the agent runs"),
@@ -135,6 +139,18 @@ fn guard(instance: &Instance) -> Finding {
         (false, true) => bad("guard", "the agent runs, but its programs are gone", "restart the agent"),
         (false, false) => note("guard", "not attached", Some("portreeve run")),
     }
+}
+
+/// What the running agent holds.
+fn agent_rights(instance: &Instance) -> Option<Finding> {
+    let answer = Client::ask(&instance.socket(), &Request::Status).and_then(Client::answer).ok()?;
+    let rights: Rights = serde_json::from_value(answer.get("rights")?.clone()).ok()?;
+    let also = match (rights.no_new_privileges, rights.seccomp) {
+        (true, true) => "no new privileges, system calls filtered",
+        (true, false) => "no new privileges; system calls are filtered only under the systemd unit",
+        (false, _) => "new privileges possible",
+    };
+    Some(note("agent", format!("holds {}; {also}", rights.capabilities.join(", ")), None))
 }
 
 /// Programs of others on the same hooks at the root of the hierarchy.

@@ -9,4 +9,5 @@ pub mod doctor;
 pub mod instance;
 pub mod kernel;
 pub mod policy;
+pub mod rights;
 pub mod subject;

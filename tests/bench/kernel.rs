@@ -60,6 +60,10 @@ impl Programs {
 }
 
 impl Ran {
+    pub(crate) fn of(runs: u64, nanoseconds: u64) -> Self {
+        Self { runs, nanoseconds }
+    }
+
     pub(crate) fn since(self, before: Self) -> Self {
         Self { runs: self.runs - before.runs, nanoseconds: self.nanoseconds - before.nanoseconds }
     }

@@ -16,6 +16,7 @@ mod flood;
 mod kernel;
 mod latency;
 mod machine;
+mod packets;
 mod worker;
 
 fn main() -> ExitCode {
@@ -23,6 +24,17 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
         [] => bench(),
+        ["packets"] => {
+            lab::require_root();
+            machine::introduce();
+            machine::pin(0, machine::last_cpu());
+            packets::measure();
+            ExitCode::SUCCESS
+        }
+        ["send", to] => {
+            packets::send(to.parse().unwrap());
+            ExitCode::SUCCESS
+        }
         ["work"] => {
             worker::work();
             ExitCode::SUCCESS

@@ -44,10 +44,9 @@ impl Sink {
     pub fn listen(host: &Host, port: u16) -> Self {
         let shared = Arc::new(Shared::default());
         let listener = host.netns().enter(|| {
-            // An MPTCP listener takes plain TCP as well. Before Linux 6.2 it takes no Fast Open; clients of MPTCP then
-            // fall back to TCP.
-            let socket = fast_open(libc::IPPROTO_MPTCP).or_else(|| fast_open(libc::IPPROTO_TCP));
-            let socket = socket.expect("a listener with TCP_FASTOPEN");
+            // An MPTCP listener takes plain TCP as well.
+            let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::from(libc::IPPROTO_MPTCP))).unwrap();
+            fast_open(&socket);
             socket.set_only_v6(false).unwrap();
             socket.set_reuse_address(true).unwrap();
             socket.bind(&SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port)).into()).unwrap();
@@ -163,13 +162,14 @@ fn converse(stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A socket that takes Fast Open, if the kernel lets the protocol.
-fn fast_open(protocol: libc::c_int) -> Option<Socket> {
-    let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::from(protocol))).unwrap();
+/// Lets a listener take Fast Open. Before Linux 6.2 one of MPTCP does not; clients then send their data after the
+/// handshake.
+fn fast_open(socket: &Socket) {
     let queue: libc::c_int = 64;
     // SAFETY: an option of the size named, on a socket that is open.
     let set = unsafe {
         libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_FASTOPEN, (&raw const queue).cast(), 4)
     };
-    (set == 0).then_some(socket)
+    let error = std::io::Error::last_os_error();
+    assert!(set == 0 || error.raw_os_error() == Some(libc::ENOPROTOOPT), "TCP_FASTOPEN: {error}");
 }

@@ -11,6 +11,7 @@ mod bench;
 mod build;
 mod demo;
 mod exec;
+mod fuzz;
 mod lint;
 mod run;
 mod setup;
@@ -45,6 +46,7 @@ enum Command {
     Run(run::Args),
     Test(test::Args),
     Vm(vm::Args),
+    Fuzz(fuzz::Args),
     Lint(lint::Args),
     Demo(demo::Args),
     Bench(bench::Args),
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Vm(args) => vm::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Lint(args) => lint::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),
@@ -87,6 +90,17 @@ mod tests {
         let Command::Run(args) = cli.command else { panic!("not `run`") };
         assert!(args.setup.no_install);
         assert_eq!(args.agent, ["--instance", "two"]);
+    }
+
+    #[test]
+    fn fuzzing_takes_a_target_and_either_a_time_or_an_input() {
+        let cli = Cli::try_parse_from(["xtask", "fuzz"]).expect("parses");
+        let Command::Fuzz(args) = cli.command else { panic!("not `fuzz`") };
+        assert_eq!((args.target, args.seconds), (None, 300));
+        assert!(Cli::try_parse_from(["xtask", "fuzz", "packet", "--seconds", "60"]).is_ok());
+        assert!(Cli::try_parse_from(["xtask", "fuzz", "--seconds", "0"]).is_err());
+        assert!(Cli::try_parse_from(["xtask", "fuzz", "--input", "x"]).is_err());
+        assert!(Cli::try_parse_from(["xtask", "fuzz", "event", "--input", "x", "--seconds", "1"]).is_err());
     }
 
     #[test]

@@ -48,12 +48,14 @@ pub(crate) enum Group {
     Vm,
     /// The demonstration.
     Demo,
+    /// Fuzzing the parsers.
+    Fuzz,
     /// Formatting, lints and licences.
     Lint,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let all = [Group::Build, Group::Test, Group::Vm, Group::Demo, Group::Lint];
+    let all = [Group::Build, Group::Test, Group::Vm, Group::Demo, Group::Fuzz, Group::Lint];
     let groups = if args.groups.is_empty() { &all[..] } else { &args.groups };
     ensure(groups, args.switches)?;
     println!("nothing is missing");

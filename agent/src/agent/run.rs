@@ -15,6 +15,7 @@ use super::{Agent, server, takeover};
 use crate::instance::Instance;
 use crate::kernel::{MapData, RingBuf, decode_event, event_stream};
 use crate::policy;
+use crate::rights;
 
 /// How often the policy's files and executables are looked at.
 const LOOK: Duration = Duration::from_millis(250);
@@ -132,6 +133,9 @@ async fn serve(options: &Options, agent: Agent) -> Result<(), String> {
         signal(SignalKind::terminate()).map_err(fail)?,
         signal(SignalKind::hangup()).map_err(fail)?,
     );
+    if let Err(error) = rights::drop_unneeded() {
+        tracing::warn!("rights that are not needed are kept: {error}");
+    }
     let agent = Rc::new(RefCell::new(agent));
     tokio::task::spawn_local(server::serve(listener, Rc::clone(&agent)));
     say(&banner(options, &mut agent.borrow_mut()));

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{Agent, Alarm};
 use crate::kernel::OBJECT_SHA256;
+use crate::rights::{self, Rights};
 
 /// The answer to `portreeve status`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -37,6 +38,8 @@ pub struct Status {
     pub subjects: u64,
     /// Details that were lost; the counters above are exact all the same.
     pub lost: LostDetails,
+    /// What the agent may do.
+    pub rights: Rights,
     /// What somebody has done against the guard, and what was done about it; the latest 64, the oldest first.
     pub alarms: Vec<Alarm>,
     /// Why attempts are not written to the state folder.
@@ -137,6 +140,7 @@ impl Agent {
                 exec_unrecorded: at(Total::ExecUnrecorded),
                 undecoded: self.undecoded,
             },
+            rights: rights::held(),
             alarms: self.alarms.iter().cloned().collect(),
             store_broken: self.attempts.broken().map(str::to_owned),
         }

@@ -153,7 +153,7 @@ impl Guard {
     fn namespaces(&self) -> io::Result<BTreeMap<u64, File>> {
         if self.frames.everywhere {
             let mut all = netns::all(|_| true)?;
-            netns::named(&mut all);
+            netns::add_named(&mut all);
             return Ok(all);
         }
         let members = self.members();
@@ -296,7 +296,8 @@ fn handle(instance: &str) -> TcHandle {
 pub(super) fn detach(instance: &str) -> io::Result<()> {
     let handle = handle(instance);
     let mut namespaces = netns::all(|_| true)?;
-    netns::named(&mut namespaces);
+    netns::add_named(&mut namespaces);
+    netns::add_held(&mut namespaces);
     for file in namespaces.values() {
         netns::within(file, || {
             for found in devices().unwrap_or_default() {

@@ -9,9 +9,6 @@ use std::path::Path;
 
 use nix::sched::{CloneFlags, setns};
 
-/// Where `ip netns add` keeps namespaces without processes (ip-netns(8)).
-const NAMED: &str = "/run/netns";
-
 /// The inode number of the agent's own network namespace.
 ///
 /// # Errors
@@ -41,11 +38,25 @@ pub fn all(counts: impl Fn(u32) -> bool) -> io::Result<BTreeMap<u64, File>> {
     Ok(found)
 }
 
-/// The namespaces that have a name.
-pub fn named(found: &mut BTreeMap<u64, File>) {
-    for entry in fs::read_dir(NAMED).into_iter().flatten().flatten() {
-        if let Err(error) = add(found, &entry.path()) {
-            tracing::debug!("{}: {error}", entry.path().display());
+/// Adds the namespaces that have a name: those mounted somewhere, as by `ip netns add` (ip-netns(8)) and Docker.
+pub fn add_named(found: &mut BTreeMap<u64, File>) {
+    let mounts = procfs::process::Process::myself().and_then(|me| me.mountinfo());
+    for mount in mounts.into_iter().flatten().filter(|mount| mount.fs_type == "nsfs" && mount.root.starts_with("net:"))
+    {
+        if let Err(error) = add(found, &mount.mount_point) {
+            tracing::debug!("{}: {error}", mount.mount_point.display());
+        }
+    }
+}
+
+/// Adds the namespaces that nobody is in and some process has open.
+pub fn add_held(found: &mut BTreeMap<u64, File>) {
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        for entry in fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten() {
+            let holds = fs::read_link(entry.path()).is_ok_and(|to| to.to_string_lossy().starts_with("net:["));
+            if holds && let Err(error) = add(found, &entry.path()) {
+                tracing::debug!("{}: {error}", entry.path().display());
+            }
         }
     }
 }

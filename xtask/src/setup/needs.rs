@@ -14,6 +14,7 @@ pub(super) const LINKER_FEATURE: &str = "llvm-22";
 pub(super) const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 /// Its `rust-version` is 1.88, below ours.
 const DENY: &str = "cargo-deny@0.20.2";
+const FUZZ: &str = "cargo-fuzz@0.13.2";
 
 const COMPILER: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];
 const CLIPPY: &[&str] = &["rust-web-clippy"];
@@ -85,6 +86,7 @@ const PROGRAMS: &[(Group, &str, &[&str], &str)] = &[
     (Group::Demo, "swaks", &["swaks"], "one of those who try"),
     (Group::Demo, "python3", &["python3"], "the bot"),
     (Group::Demo, "dpkg-deb", &["dpkg"], "unpacking the mail server"),
+    (Group::Fuzz, "c++", &["g++"], "libFuzzer, which is built from its source"),
 ];
 
 /// What the groups need and this machine lacks.
@@ -95,6 +97,10 @@ pub(super) fn missing(groups: &[Group]) -> Result<Vec<Need>> {
     }
     if groups.contains(&Group::Lint) {
         missing.extend(lint_tools());
+    }
+    if groups.contains(&Group::Fuzz) && !answers("fuzz") {
+        let why = "runs the fuzz targets; built here from source in about a minute".to_owned();
+        missing.push(Need { what: "cargo-fuzz".to_owned(), why, remedy: Remedy::Crate(FUZZ) });
     }
     for &(group, name, packages, why) in PROGRAMS {
         let known = missing.iter().any(|need: &Need| need.what == name);

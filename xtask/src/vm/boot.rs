@@ -37,6 +37,7 @@ const PACKAGES: &[&str] = &[
     "kmod",
     "libgcc-s1",
     "mount",
+    "nftables",
     "procps",
     "python3",
     "systemd",

@@ -86,7 +86,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         agent: Agent::Real,
         enabled: true,
         files: &[],
-        expect: &[],
+        expect: &[BotIsEarly, Network, GuardBeforeNetwork, NothingGetsThrough, Unit("portreeve.service", "active")],
     },
     Scenario {
         name: "agent-fails",
@@ -95,7 +95,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         agent: Agent::RunFails,
         enabled: true,
         files: &[],
-        expect: &[],
+        expect: &[BotIsEarly, Network, NothingGetsThrough, Unit("portreeve-closed.service", "active")],
     },
     Scenario {
         name: "agent-missing",
@@ -104,6 +104,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         agent: Agent::Missing,
         enabled: true,
         files: &[],
-        expect: &[],
+        expect: &[BotIsEarly, Network, NothingGetsThrough, Unit("portreeve-closed.service", "active")],
     },
 ];

@@ -64,7 +64,7 @@ fn a_policy_that_does_not_check_does_not_cost_the_agent_that_runs() {
     let guard = Guard::start(&scene.lab, "");
     let bad = scene.lab.dir().join("bad.toml");
     std::fs::write(&bad, "[guard]\nmode = 5\n").unwrap();
-    let second = guard.command(["run", "--config", &bad.display().to_string()]);
+    let second = guard.second(&bad);
     assert_eq!(second.code, 2, "{second:#?}");
     assert!(second.stderr.contains("that is running goes on"), "{}", second.stderr);
     assert_eq!(guard.status()["pid"], guard.pid());

@@ -60,7 +60,7 @@ mod entry {
         }
         // Does not come back. Were the program missing, the packet is dropped.
         // SAFETY: a program of the same kind, with the same context.
-        let _missing = unsafe { PR_NEXT_PACKET.tail_call(&ctx, 0) };
+        unsafe { PR_NEXT_PACKET.tail_call(&ctx, 0) };
         count::total(Total::Refused);
         0
     }
@@ -78,7 +78,7 @@ mod entry {
             return NEXT;
         }
         // SAFETY: a program of the same kind, with the same context.
-        let _missing = unsafe { PR_NEXT_FRAME.tail_call(&ctx, 0) };
+        unsafe { PR_NEXT_FRAME.tail_call(&ctx, 0) };
         count::total(Total::Refused);
         SHOT
     }
@@ -96,7 +96,7 @@ mod entry {
             return NEXT;
         }
         // SAFETY: a program of the same kind, with the same context.
-        let _missing = unsafe { PR_NEXT_FRAME.tail_call(&ctx, 0) };
+        unsafe { PR_NEXT_FRAME.tail_call(&ctx, 0) };
         count::total(Total::Refused);
         SHOT
     }

@@ -114,6 +114,14 @@ impl Guard {
         code
     }
 
+    /// Runs another agent for the same instance and cgroup, with a policy of its own, to its end.
+    #[track_caller]
+    pub fn second(&self, policy: &Path) -> Outcome {
+        let policy = policy.display().to_string();
+        let arguments = ["run", "--instance", &self.instance, "--cgroup", &self.cgroup, "--config", &policy];
+        Program::new(portreeve()).args(arguments).in_netns(&self.home).run()
+    }
+
     /// Writes the policy file; a running agent notices by itself, or at `reload`.
     #[track_caller]
     pub fn write_policy(&self, text: &str) {

@@ -121,7 +121,8 @@ pub(crate) fn frame(skb: *mut __sk_buff, ethernet: bool) -> bool {
     }
     // Whose it is: of whoever made the socket, or of whoever uses it.
     let theirs = Task::nobody(socket.cgroup()).is_guarded();
-    !theirs && !(socket.is_current() && Task::current().is_guarded()) && !marked(sock)
+    let uses = socket.is_current() && Task::current().is_guarded();
+    !(theirs || uses || marked(sock))
 }
 
 /// What the first look has settled: nothing of the guard's.
@@ -226,7 +227,7 @@ fn note(skb: *mut __sk_buff, sock: *mut bpf_sock, found: &Found) {
     // SAFETY: likewise.
     unsafe { (&raw mut (*state).noted).write_volatile(1) };
     // Were there no room, the segment would be refused at that device, and sent again.
-    let _full = PR_PASSES.insert(&pass_key(skb, tcp), &now(), 0);
+    let _full = PR_PASSES.insert(pass_key(skb, tcp), now(), 0);
 }
 
 /// Whether a frame without a socket is the kernel's own: before Linux 6.13 it acknowledges and resets by IPv6 in the name
@@ -258,13 +259,13 @@ fn forwarded(skb: *mut __sk_buff, found: &Found) -> bool {
     };
     let opens = tcp.flags(packet) & (TCP_SYN | TCP_ACK) == TCP_SYN;
     // A new connection may have the ports of an old one, and be somebody else's.
-    if !opens && PR_FLOWS.get_ptr(&flow).is_some() {
+    if !opens && PR_FLOWS.get_ptr(flow).is_some() {
         return true;
     }
-    if PR_PASSES.get_ptr(&pass_key(skb, tcp)).is_none() {
+    if PR_PASSES.get_ptr(pass_key(skb, tcp)).is_none() {
         return false;
     }
-    PR_FLOWS.insert(&flow, &now(), 0).is_ok()
+    PR_FLOWS.insert(flow, now(), 0).is_ok()
 }
 
 #[inline(always)]

@@ -63,10 +63,7 @@ impl Bytes for Loaded {
 /// A packet of a socket; true lets it go, false leaves it to `refusal`.
 #[inline(always)]
 pub(crate) fn packet(skb: *mut __sk_buff) -> bool {
-    let generation = maps::active_generation();
-    if unguarded(quick_ip(&Direct::of(skb), 0), generation) {
-        return true;
-    }
+    let Some(generation) = concerned(quick_ip(&Direct::of(skb), 0)) else { return true };
     let Some(found) = look(skb, false, generation) else { return true };
     let found = read::forget(&found).unwrap_or(Found::UNCLEAR);
     found.hand_over(skb);
@@ -91,11 +88,9 @@ pub(crate) fn packet(skb: *mut __sk_buff) -> bool {
 /// go, false leaves it to `refusal`.
 #[inline(always)]
 pub(crate) fn frame(skb: *mut __sk_buff, ethernet: bool) -> bool {
-    let generation = maps::active_generation();
     let direct = Direct::of(skb);
-    if unguarded(if ethernet { quick_frame(&direct) } else { quick_ip(&direct, 0) }, generation) {
-        return true;
-    }
+    let quick = if ethernet { quick_frame(&direct) } else { quick_ip(&direct, 0) };
+    let Some(generation) = concerned(quick) else { return true };
     let Some(found) = look(skb, ethernet, generation) else { return true };
     let found = read::forget(&found).unwrap_or(Found::UNCLEAR);
     found.hand_over(skb);
@@ -125,13 +120,16 @@ pub(crate) fn frame(skb: *mut __sk_buff, ethernet: bool) -> bool {
     !(theirs || uses || marked(sock))
 }
 
-/// What the first look has settled: nothing of the guard's.
+/// The generation in force, unless the first look has settled that the packet is nothing of the guard's.
 #[inline(always)]
-fn unguarded(quick: Quick, generation: u32) -> bool {
+fn concerned(quick: Quick) -> Option<u32> {
+    if let Quick::Other = quick {
+        return None;
+    }
+    let generation = maps::active_generation();
     match quick {
-        Quick::Other => true,
-        Quick::Port(port) => !maps::guarded(generation, port),
-        Quick::Look => false,
+        Quick::Port(port) if !maps::guarded(generation, port) => None,
+        Quick::Port(_) | Quick::Look | Quick::Other => Some(generation),
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use jiff::Timestamp;
-use portreeve_abi::{Event, Hook, RULE_LOCAL, RULE_NONE, Reason, Taint, Truncated, Verdict};
+use portreeve_abi::{CMDLINE_LEN, Event, Hook, RULE_LOCAL, RULE_NONE, Reason, Taint, Truncated, Verdict};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
@@ -226,7 +226,11 @@ impl Recorder {
         let exe_parts = parts(&event.exe_path, event.exe_path_used);
         let exe = path_up(&exe_parts, event.truncated & Truncated::EXE_PATH != 0);
         let cgroup = format!("/{}", parts(&event.cgroup_path, event.cgroup_path_used).join("/"));
-        let cmdline = parts(&event.cmdline, event.cmdline_used);
+        let mut cmdline = parts(&event.cmdline, event.cmdline_used);
+        if hook == Hook::Existing {
+            // Found by a search of the agent's, which does not see into the process.
+            cmdline = Processes::arguments(event.pid, event.start, CMDLINE_LEN);
+        }
         let exe_in_memory = exe_parts.first().is_some_and(|name| name.starts_with("memfd:"));
         let details = self.processes.details(event.pid, event.start, exe.as_deref().unwrap_or_default(), &cmdline);
         let place = place(&cgroup);

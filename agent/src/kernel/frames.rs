@@ -10,8 +10,8 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
-use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact};
-use aya::programs::{Link as _, SchedClassifier, TcAttachType};
+use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact};
+use aya::programs::{Link as _, ProgramError, SchedClassifier, TcAttachType};
 use portreeve_abi::{PROGRAM_FRAME, PROGRAM_FRAME_IP};
 
 use super::guard::{Guard, pin_over, program_fd, program_mut};
@@ -168,8 +168,11 @@ impl Guard {
             let known = self.frames.devices.get(&device).map(|(_, state)| state.clone());
             let there = match &known {
                 Some(State::Tcx) => self.tcx_is_there(device, &found),
-                // Adding it again says whether it is there: see `attach_clsact`.
-                Some(State::Clsact | State::Failed(_)) | None => false,
+                // Adding it again says whether it is there.
+                Some(State::Clsact) => {
+                    matches!(add_clsact(&mut self.ebpf, &found, self.frames.handle), Ok(false))
+                }
+                Some(State::Failed(_)) | None => false,
                 Some(State::Foreign) => true,
             };
             if there {
@@ -214,7 +217,7 @@ impl Guard {
                 Err(error) => return (State::Failed(error.to_string()), false),
             }
         }
-        match attach_clsact(&mut self.ebpf, program, &found.name, self.frames.handle) {
+        match attach_clsact(&mut self.ebpf, found, self.frames.handle) {
             Ok(new) => (State::Clsact, new),
             Err(error) => (State::Failed(error.to_string()), false),
         }
@@ -235,6 +238,20 @@ impl Guard {
         Ok(true)
     }
 
+    /// Lets the pins go that an agent before this one has left for devices that are no more.
+    pub(super) fn sweep_devices(&self) {
+        for entry in fs::read_dir(&self.frames.folder).into_iter().flatten().flatten() {
+            let ours = entry.file_name().to_string_lossy().starts_with("frame-");
+            let link = sys::open_pinned(&entry.path()).and_then(|link| sys::link_info(link.as_fd()));
+            if ours
+                && link.is_ok_and(|info| info.device == 0)
+                && let Err(error) = fs::remove_file(entry.path())
+            {
+                tracing::debug!("{}: {error}", entry.path().display());
+            }
+        }
+    }
+
     /// Lets the pins of devices go that are no more.
     fn forget_gone(&mut self, seen: &BTreeSet<Device>) {
         let gone: Vec<Device> = self.frames.devices.keys().filter(|device| !seen.contains(device)).copied().collect();
@@ -252,27 +269,49 @@ impl Guard {
     }
 }
 
-/// Adds the program as a filter of the clsact queueing discipline, which takes a handle once: if it is taken, the
-/// program behind it is replaced. True when it was not.
-fn attach_clsact(ebpf: &mut Ebpf, program: &'static str, device: &str, handle: TcHandle) -> Result<bool, KernelError> {
+/// Adds the program as a filter of the clsact queueing discipline; false when the instance has one there already.
+fn add_clsact(ebpf: &mut Ebpf, found: &Found, handle: TcHandle) -> Result<bool, KernelError> {
+    let Some(name) = found.framing.program() else { return Ok(false) };
     let fail = |error| KernelError::program("tc egress", error);
     // An error means that it is there already, or shows at the next step.
-    if let Err(error) = qdisc_add_clsact(device) {
-        tracing::trace!("{device}: {error}");
+    if let Err(error) = qdisc_add_clsact(&found.name) {
+        tracing::trace!("{}: {error}", found.name);
     }
-    let program: &mut SchedClassifier = program_mut(ebpf, program)?;
-    let options = NlOptions { priority: PRIORITY, handle, classid: None };
-    let (id, new) = match program.attach_with_options(device, TcAttachType::Egress, TcAttachOptions::Netlink(options)) {
-        Ok(id) => (id, true),
-        Err(_taken) => {
-            let link =
-                clsact_link(device, handle).map_err(|error| fail(aya::programs::tc::TcError::from(error).into()))?;
-            (program.attach_to_link(link).map_err(fail)?, false)
+    let program: &mut SchedClassifier = program_mut(ebpf, name)?;
+    let options = TcAttachOptions::Netlink(NlOptions { priority: PRIORITY, handle, classid: None });
+    match program.attach_with_options(&found.name, TcAttachType::Egress, options) {
+        // Dropped, the link would be detached. It stays with the device.
+        Ok(id) => std::mem::forget(program.take_link(id).map_err(fail)?),
+        Err(error) if is_taken(&error) => return Ok(false),
+        Err(error) => return Err(fail(error)),
+    }
+    Ok(true)
+}
+
+/// The handle has a filter.
+fn is_taken(error: &ProgramError) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.raw_os_error() == Some(libc::EEXIST)) {
+            return true;
         }
-    };
-    // Dropped, it would be detached. It stays with the device.
+        cause = error.source();
+    }
+    false
+}
+
+/// Adds the program, or puts it in the place of the instance's filter. True when there was none.
+fn attach_clsact(ebpf: &mut Ebpf, found: &Found, handle: TcHandle) -> Result<bool, KernelError> {
+    if add_clsact(ebpf, found, handle)? {
+        return Ok(true);
+    }
+    let Some(name) = found.framing.program() else { return Ok(false) };
+    let fail = |error| KernelError::program("tc egress", error);
+    let link = clsact_link(&found.name, handle).map_err(|error| fail(TcError::from(error).into()))?;
+    let program: &mut SchedClassifier = program_mut(ebpf, name)?;
+    let id = program.attach_to_link(link).map_err(fail)?;
     std::mem::forget(program.take_link(id).map_err(fail)?);
-    Ok(new)
+    Ok(false)
 }
 
 /// The filter of an instance on a device, as something to replace or detach.

@@ -155,6 +155,7 @@ impl Guard {
         self.set_next()?;
         self.attach_to_cgroup(PACKETS.0, PACKETS.1)?;
         self.attached = true;
+        self.sweep_devices();
         self.follow_devices();
         Ok(())
     }

@@ -30,6 +30,20 @@ pub struct Processes {
 }
 
 impl Processes {
+    /// The beginning of a process's command line, for events that the kernel wrote in another process.
+    pub fn arguments(pid: u32, start: u64, most: usize) -> Vec<String> {
+        let process = i32::try_from(pid).ok().and_then(|pid| Process::new(pid).ok());
+        let process = process.filter(|process| process.stat().is_ok_and(|stat| stat.starttime == start / TICK));
+        let mut left = most;
+        let arguments = process.and_then(|process| process.cmdline().ok()).unwrap_or_default().into_iter();
+        arguments
+            .take_while(|argument| {
+                left = left.saturating_sub(argument.len() + 1);
+                left > 0
+            })
+            .collect()
+    }
+
     /// The details of a process that started at `start` (CLOCK_BOOTTIME nanoseconds); of one that is gone, or whose
     /// number another process has now, only what the arguments tell.
     pub fn details(&mut self, pid: u32, start: u64, exe: &str, arguments: &[String]) -> Details {

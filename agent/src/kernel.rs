@@ -11,6 +11,7 @@ pub mod offsets;
 mod status;
 pub mod sys;
 mod tables;
+mod watch;
 
 use std::io;
 use std::path::PathBuf;

@@ -27,7 +27,6 @@ use portreeve_abi::{
 use super::btf::{Btf, VMLINUX};
 use super::carry::added;
 use super::frames::{self, Frames};
-use super::status::HookStatus;
 use super::sys::{self, Target};
 use super::{KernelError, mounts, offsets};
 
@@ -38,12 +37,12 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("PORTREEVE_GUARD_OBJECT"
 pub const OBJECT_SHA256: &str = env!("PORTREEVE_GUARD_SHA256");
 
 /// The programs on the guarded cgroup that judge calls; without each of them the port is not guarded.
-const CALLS: [(&str, &str); 3] =
+pub(super) const CALLS: [(&str, &str); 3] =
     [("connect4", PROGRAM_CONNECT4), ("connect6", PROGRAM_CONNECT6), ("setsockopt", PROGRAM_SETSOCKOPT)];
 /// The program on the guarded cgroup that judges packets, likewise.
-const PACKETS: (&str, &str) = ("packet", PROGRAM_PACKET);
+pub(super) const PACKETS: (&str, &str) = ("packet", PROGRAM_PACKET);
 /// The programs that watch execs; without them taints are not seen, and the rest works.
-const WATCHES: [(&str, &str, &str); 3] = [
+pub(super) const WATCHES: [(&str, &str, &str); 3] = [
     ("exec", PROGRAM_EXEC, "sched_process_exec"),
     ("fork", PROGRAM_FORK, "sched_process_fork"),
     ("exit", PROGRAM_EXIT, "sched_process_exit"),
@@ -69,11 +68,11 @@ pub struct Guard {
     pub(super) map_pins: PathBuf,
     /// The tables of programs that others end in. Without an open descriptor and without their pins the kernel would
     /// empty them.
-    next: Vec<(&'static str, OwnedFd)>,
-    exec_watch: Result<(), String>,
+    pub(super) next: Vec<(&'static str, OwnedFd)>,
+    pub(super) exec_watch: Result<(), String>,
     /// The guarded cgroup.
     cgroup: PathBuf,
-    cgroup_id: u64,
+    pub(super) cgroup_id: u64,
     pub(super) frames: Frames,
     /// Once the programs are attached, a new policy is held against the connections that are there.
     attached: bool,
@@ -180,7 +179,7 @@ impl Guard {
     }
 
     /// Attaches one program to the cgroup.
-    fn attach_to_cgroup(&mut self, name: &'static str, program: &'static str) -> Result<(), KernelError> {
+    pub(super) fn attach_to_cgroup(&mut self, name: &'static str, program: &'static str) -> Result<(), KernelError> {
         let fail = |source| KernelError::Cgroup { path: self.cgroup.clone(), source };
         let root = File::open(&self.cgroup).map_err(fail)?;
         let pin = self.link_pin(name);
@@ -227,7 +226,7 @@ impl Guard {
         Ok(())
     }
 
-    fn attach_watch(&mut self, name: &str, program: &'static str) -> Result<(), KernelError> {
+    pub(super) fn attach_watch(&mut self, name: &str, program: &'static str) -> Result<(), KernelError> {
         let pin = self.link_pin(name);
         let tracepoint = WATCHES.iter().find(|(hook, ..)| *hook == name).map_or(name, |(.., tracepoint)| tracepoint);
         let program: &mut RawTracePoint = program_mut(&mut self.ebpf, program)?;
@@ -238,7 +237,7 @@ impl Guard {
         pin_link_over(link, &pin)
     }
 
-    fn link_pin(&self, name: &str) -> PathBuf {
+    pub(super) fn link_pin(&self, name: &str) -> PathBuf {
         self.pins.join("links").join(name)
     }
 
@@ -330,61 +329,6 @@ impl Guard {
             counted.entry(key).and_modify(|sum| *sum = added(sum, &count)).or_insert(count);
         }
         Ok(counted.into_iter().collect())
-    }
-
-    /// How every hook is doing, asked of the kernel now.
-    #[must_use]
-    pub fn hooks(&self) -> Vec<HookStatus> {
-        let calls = CALLS.iter().chain([&PACKETS]).map(|(name, program)| self.hook(name, program, false));
-        let watches = WATCHES.iter().map(|(name, program, _)| match &self.exec_watch {
-            Err(why) => HookStatus::new(name, "absent", None, Some(why.clone())),
-            Ok(()) => self.hook(name, program, true),
-        });
-        calls.chain([self.frames.status()]).chain(watches).collect()
-    }
-
-    /// One hook's link: there, on the cgroup, and with this agent's program behind it.
-    fn hook(&self, name: &str, program: &'static str, watch: bool) -> HookStatus {
-        let info = sys::open_pinned(&self.link_pin(name)).and_then(|link| sys::link_info(link.as_fd()));
-        let why = match &info {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Some("its pin is gone".to_owned()),
-            Err(error) => Some(error.to_string()),
-            Ok(info) if !watch && info.cgroup != self.cgroup_id => Some("it is detached".to_owned()),
-            Ok(info) if self.program_id(program) != Some(info.program) => {
-                Some("another program is in its place".to_owned())
-            }
-            Ok(_) => None,
-        };
-        HookStatus::new(name, if why.is_none() { "active" } else { "failed" }, info.ok(), why)
-    }
-
-    /// The kernel's number of a loaded program.
-    fn program_id(&self, name: &str) -> Option<u32> {
-        self.ebpf.program(name)?.info().ok().map(|info| info.id())
-    }
-
-    /// Puts back what somebody has detached or replaced, and says what it was.
-    pub fn repair(&mut self) -> Vec<String> {
-        let mut repaired = Vec::new();
-        let watches = if self.exec_watch.is_ok() { &WATCHES[..] } else { &[] };
-        let all = CALLS.into_iter().chain([PACKETS]).map(|(name, program)| (name, program, false));
-        for (name, program, watch) in all.chain(watches.iter().map(|(name, program, _)| (*name, *program, true))) {
-            let Some(why) = self.hook(name, program, watch).why else { continue };
-            let back = if watch { self.attach_watch(name, program) } else { self.attach_to_cgroup(name, program) };
-            repaired.push(match back {
-                Ok(()) => format!("{name}: {why}; it was put back"),
-                Err(error) => format!("{name}: {why}, and it cannot be put back: {error}"),
-            });
-        }
-        for (name, table) in &self.next {
-            let pin = self.link_pin(name);
-            if !pin.exists()
-                && let Err(error) = pin_over(table.as_fd(), &pin)
-            {
-                repaired.push(format!("{name}: its pin is gone, and it cannot be put back: {error}"));
-            }
-        }
-        repaired
     }
 
     pub(super) fn array<V: Pod>(&mut self, name: &'static str) -> Result<Array<&mut MapData, V>, KernelError> {

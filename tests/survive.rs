@@ -261,7 +261,8 @@ fn reloads_under_fire_let_nobody_through_and_cut_nobody_off() {
         guard.reload();
         reloads += 1;
     }
-    assert!(reloads > 3, "{reloads} reloads");
+    // On an emulated machine a reload takes as long as thousands of connections.
+    assert!(reloads > 1, "{reloads} reloads");
     assert_eq!(bots.outcomes(), only_refused(120_000), "over {reloads} reloads");
     server.wait();
     assert_eq!(std::fs::read_to_string(&log).unwrap().trim(), "connected 3000", "over {reloads} reloads");

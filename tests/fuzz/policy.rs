@@ -28,7 +28,14 @@ fn check(found: &Diagnostic, text: &str) {
     let line = line.unwrap_or_else(|| panic!("no such line: {found:?}"));
     assert!((1..=line.chars().count() + 1).contains(&found.column), "{found:?}");
     // Shown as it is, but for what would upset a terminal.
-    let before = line.chars().skip(found.column - 1);
-    let as_shown: String = before.map(|c| if c == '\t' { ' ' } else if c.is_control() { '\u{fffd}' } else { c }).collect();
-    assert!(as_shown.starts_with(&found.text), "{found:?}");
+    let rest: String = line.chars().skip(found.column - 1).map(shown_as).collect();
+    assert!(rest.starts_with(&found.text), "{found:?}");
+}
+
+fn shown_as(c: char) -> char {
+    match c {
+        '\t' => ' ',
+        c if c.is_control() => '\u{fffd}',
+        c => c,
+    }
 }

@@ -84,7 +84,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let before = kept(*target)?;
         let mut command = match &args.input {
             Some(input) => again(*target, sanitizer, input)?,
-            None => search(*target, sanitizer, args.seconds)?,
+            None => {
+                let corpus = workspace().join(corpus(*target));
+                fs::create_dir_all(&corpus).with_context(|| format!("cannot create {}", corpus.display()))?;
+                search(*target, sanitizer, args.seconds)?
+            }
         };
         headline(&line(&command));
         let status = command.status().with_context(|| format!("cannot start {}", line(&command)))?;
@@ -103,12 +107,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Where the inputs are that led to new places, below the workspace.
+fn corpus(target: Target) -> PathBuf {
+    Path::new(FOLDER).join("corpus").join(target.name())
+}
+
 /// New inputs, until the time is over or one of them is a finding.
 fn search(target: Target, sanitizer: &str, seconds: u64) -> Result<Command> {
     let mut command = cargo_fuzz(&["run"], sanitizer, target)?;
-    let corpus = format!("{FOLDER}/corpus/{}", target.name());
-    fs::create_dir_all(workspace().join(&corpus)).with_context(|| format!("cannot create {corpus}"))?;
-    command.arg(corpus).args(target.seeds()).arg("--");
+    command.arg(corpus(target)).args(target.seeds()).arg("--");
     command.arg(format!("-max_total_time={seconds}"));
     command.arg(format!("-timeout={}", TIMEOUT.as_secs()));
     command.args([format!("-max_len={LARGEST}"), "-print_final_stats=1".to_owned()]);

@@ -213,7 +213,7 @@ impl Recorder {
             _ => {
                 let known = self.names.iter().find(|(known, _)| *known == generation);
                 let name = known.and_then(|(_, names)| names.get(rule as usize).cloned());
-                Some(name.unwrap_or_else(|| format!("rule {} of generation {generation}", rule + 1)))
+                Some(name.unwrap_or_else(|| format!("rule {} of generation {generation}", u64::from(rule) + 1)))
             }
         }
     }

@@ -71,6 +71,8 @@ proptest! {
         let frame = &frame[..];
         prop_assert_eq!((tcp.source(frame), tcp.destination(frame)), (source, destination));
         prop_assert_eq!((tcp.sport(frame), tcp.seq(frame), tcp.flags(frame)), (sport, seq, flags));
+        let end = tcp.tcp + 20;
+        prop_assert!(tcp.is_empty(frame, end) && !tcp.is_empty(frame, end + 1));
     }
 
     #[test]

@@ -96,7 +96,9 @@ fn a_later_fragment_is_not_believed_in_what_comes_first() {
 #[test]
 fn a_later_fragment_cannot_be_laid_over_headers_of_the_first() {
     for (number, first) in [(4, V4), (41, V6), (51, Layer::Authentication { more: 4 })] {
-        is(&v4_fragment(number, 3, false, &segment()), Packet::Unclear);
+        for (offset, expected) in [(3, Packet::Unclear), (8, Packet::Unclear), (9, Packet::Other)] {
+            is(&v4_fragment(number, offset, false, &segment()), expected);
+        }
         // Where it could be laid over TCP's header, the first is not believed.
         for length in [8, 16, 24, 32, 64, 256] {
             let inner = if first == V4 { vec![V4; length / 24 + 1] } else { vec![first, options(length)] };
@@ -125,6 +127,11 @@ fn a_first_fragment_says_where_it_ends_and_what_lies_behind_is_nothing() {
     is(&first, Packet::Unclear);
     let mut first = v6_fragment(6, 0, true, &tcp(80).bytes());
     first[4..6].copy_from_slice(&(8 + 8_u16).to_be_bytes());
+    is(&first, Packet::Unclear);
+    // Eight bytes of options with TCP next, and behind their end what they are not followed by: another first fragment
+    // may bring that.
+    let mut first = v4_fragment(60, 0, true, &packet(&[options(8)], tcp(80)));
+    first[2..4].copy_from_slice(&(20 + 8_u16).to_be_bytes());
     is(&first, Packet::Unclear);
     // Of a packet in one piece no receiver makes anything else.
     let mut short = v4_fragment(6, 0, false, &tcp(80).bytes());

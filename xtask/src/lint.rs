@@ -1,13 +1,11 @@
 //! `cargo xtask lint`.
 
-use std::process::{Command, Stdio};
-
 use anyhow::{Result, bail};
 
 use crate::{
     build,
     exec::{cargo, headline, show, target_dir},
-    setup,
+    other, setup,
 };
 use xtask::ebpf::{self, Toolchain};
 
@@ -17,20 +15,6 @@ use xtask::ebpf::{self, Toolchain};
 pub(crate) struct Args {
     #[command(flatten)]
     pub setup: setup::Switches,
-}
-
-/// The architecture that nothing is developed on.
-const OTHER: &str = "aarch64-unknown-linux-gnu";
-
-/// A check for the other architecture, where rustup has it or can get it.
-fn other_architecture() -> Option<Command> {
-    let added = Command::new("rustup").args(["target", "add", OTHER]).stdin(Stdio::null()).output();
-    if !added.is_ok_and(|done| done.status.success()) {
-        return None;
-    }
-    let mut check = cargo();
-    check.args(["check", "--target", OTHER]);
-    Some(check)
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -57,13 +41,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
         None => println!("note: the kernel programs are linted for the host only: this toolchain has no clippy"),
     }
-    match other_architecture() {
-        Some(mut other) => {
-            // Into a folder of its own: the object for the other architecture must not take this one's place.
-            other.args(["--package=portreeve", "--target-dir"]).arg(target_dir()?.join("other"));
-            steps.push(("agent and kernel programs for aarch64", other));
-        }
-        None => println!("note: not checked for {OTHER}: rustup has no such target here and cannot get it"),
+    match other::command()? {
+        Ok(command) => steps.push(("agent and kernel programs for aarch64", command)),
+        Err(why) => println!("note: nothing is built for {}: {why}", other::TARGET),
     }
     steps.push(("dependencies", dependencies));
 

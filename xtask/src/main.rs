@@ -13,6 +13,7 @@ mod demo;
 mod exec;
 mod fuzz;
 mod lint;
+mod other;
 mod run;
 mod setup;
 mod test;

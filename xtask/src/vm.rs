@@ -24,7 +24,7 @@ use machine::{Accel, Boot};
 mod boot;
 mod console;
 mod cpio;
-mod debian;
+pub(crate) mod debian;
 mod lab;
 mod machine;
 

@@ -27,6 +27,14 @@ const EMULATOR: (&str, &str) = if cfg!(target_arch = "aarch64") {
     ("qemu-system-x86_64", "qemu-system-x86")
 };
 
+/// The linker for the architecture that nothing is developed on, and its packages; on that architecture itself the usual
+/// one.
+const OTHER: (&str, &[&str]) = if cfg!(target_arch = "aarch64") {
+    ("cc", &["gcc"])
+} else {
+    (crate::other::LINKER, &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"])
+};
+
 /// Something that is missing.
 pub(super) struct Need {
     pub what: String,
@@ -72,6 +80,7 @@ const PROGRAMS: &[(Group, &str, &[&str], &str)] = &[
         &["ca-certificates"],
         "downloads of the mail servers' packages",
     ),
+    (Group::Test, "ethtool", &["ethtool"], "devices that leave checksums to the kernel"),
     (Group::Test, "nft", &["nftables"], "the firewall that the guard is measured against"),
     (Group::Test, "mkfs.btrfs", &["btrfs-progs"], "a mail server's binary on btrfs"),
     (Group::Test, "mkfs.xfs", &["xfsprogs"], "a mail server's binary on xfs"),
@@ -82,6 +91,7 @@ const PROGRAMS: &[(Group, &str, &[&str], &str)] = &[
     (Group::Vm, EMULATOR.0, &[EMULATOR.1], "virtual machines"),
     (Group::Vm, "depmod", &["kmod"], "what depends on what among a kernel's modules"),
     (Group::Vm, "dpkg-deb", &["dpkg"], "unpacking kernels, and programs for the virtual machines"),
+    (Group::Lint, OTHER.0, OTHER.1, "links the agent for the other architecture"),
     (Group::Demo, "ip", &["iproute2"], "network namespaces and the links between them"),
     (Group::Demo, "swaks", &["swaks"], "one of those who try"),
     (Group::Demo, "python3", &["python3"], "the bot"),

@@ -137,7 +137,8 @@ fn unpack_all(debs: &Path, root: &Path) -> Result<()> {
     Ok(())
 }
 
-fn unpack(deb: &Path, root: &Path) -> Result<()> {
+/// Unpacks a package below a folder.
+pub(crate) fn unpack(deb: &Path, root: &Path) -> Result<()> {
     let trouble = || format!("cannot unpack {}", deb.display());
     let mut contents = Command::new("dpkg-deb");
     contents.arg("--fsys-tarfile").arg(deb).stdin(Stdio::null()).stdout(Stdio::piped());

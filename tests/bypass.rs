@@ -4,6 +4,7 @@
 //! in. Each way is tried without the guard first, so that a refusal proves something.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use lab::{Cgroup, Guard, Probe, Scene, connects_from, until};
 
@@ -18,11 +19,12 @@ enum Over {
 use Over::{Both, V4, V6};
 
 /// Ways that send packets by themselves, past the kernel's connections.
-const PACKETS: [(&str, Over); 40] = [
+const PACKETS: [(&str, Over); 43] = [
     ("raw_syn", Both),
     ("raw_data", Both),
     ("raw_ack", Both),
     ("raw_tunnel", Both),
+    ("raw_gre", Both),
     ("hdrincl", V4),
     ("hdrincl_icmp_socket", V4),
     ("hdrincl_options", V4),
@@ -50,6 +52,8 @@ const PACKETS: [(&str, Over); 40] = [
     ("packet_fragments", Both),
     ("packet_options", Both),
     ("packet_vnet_hdr", Both),
+    ("packet_checksum", Both),
+    ("packet_mpls", Both),
     ("packet_tx_ring", Both),
     ("packet_v6_chain", V6),
     ("packet_snap", Both),
@@ -81,6 +85,8 @@ fn addresses(scene: &Scene, over: Over) -> Vec<IpAddr> {
 fn no_packet_of_ones_own_making_gets_through() {
     let scene = Scene::new("packets");
     let cgroup = scene.lab.cgroup("web");
+    // So that checksums are written before the wire, as with devices that cannot write them.
+    scene.host.run("ethtool", &["-K", "w0a", "tx", "off"]);
     let probe = Probe::listen(&scene.mx, 25);
     let rows: Vec<(&str, IpAddr)> =
         PACKETS.iter().flat_map(|(way, over)| addresses(&scene, *over).into_iter().map(|to| (*way, to))).collect();
@@ -155,15 +161,14 @@ fn connections_older_than_the_guard_are_ended_and_those_of_the_sanctioned_progra
     let attempt = guard.attempts().into_iter().find(|attempt| attempt["hook"] == "existing").unwrap();
     assert_eq!(attempt["exe"], scene.lab.client().display().to_string(), "{attempt}");
     std::fs::write(&go, "").unwrap();
-    for (name, log) in &logs {
-        let words = until(&format!("{name} to end"), lab::DEADLINE, || {
-            let words: Vec<String> = said(log).split_whitespace().map(str::to_owned).collect();
-            if words.len() > 1 { Ok(words) } else { Err(words) }
-        });
+    for (client, (name, log)) in running.iter_mut().zip(&logs) {
+        client.wait();
+        let words = said(log);
+        let words: Vec<&str> = words.split_whitespace().collect();
         match *name {
             "server" => assert_eq!(words, ["connected", "passed"], "{}", guard.log()),
             // Destroyed: ECONNABORTED; the SIGPIPE of a write after it is EPIPE.
-            _ => assert_eq!(words.last().unwrap(), "ECONNABORTED", "{name}: {words:?}"),
+            _ => assert_eq!(words.last(), Some(&"ECONNABORTED"), "{name}: {words:?}"),
         }
     }
 }
@@ -338,4 +343,132 @@ fn code_injected_into_the_sanctioned_program_is_its_own_user_still() {
     guard.write_policy(&format!("[guard]\nrefuse_tainted = true\n{policy}"));
     guard.reload();
     assert_eq!(inject(4711), "EPERM", "with refuse_tainted");
+}
+
+#[test]
+fn a_tracer_that_is_gone_is_remembered() {
+    let scene = Scene::new("tracer");
+    let web = scene.lab.cgroup("web");
+    let sanctioned = scene.lab.dir().join("sanctioned");
+    scene.lab.copy_client(&sanctioned);
+    let to = scene.mx.v4().to_string();
+    let policy = format!("[[allow]]\nname = \"server\"\nexe = \"{}\"\nuser = \"root\"\n", sanctioned.display());
+    let guard = Guard::start(&scene.lab, &policy);
+    // Once the file is there the sanctioned program connects; the tracer that started it is gone by then.
+    let (go, log) = (scene.lab.scratch("go"), scene.lab.scratch("log"));
+    let arguments = ["traced_start", &to, "25", &sanctioned.display().to_string(), &go.display().to_string()];
+    let tracer = scene.lab.program(scene.lab.client()).args(arguments.map(str::to_owned));
+    let mut tracer = tracer.in_host(&scene.host).in_cgroup(&web).spawn(&log);
+    let said = || std::fs::read_to_string(&log).unwrap();
+    until("the program", lab::DEADLINE, || if said().contains("ready") { Ok(()) } else { Err(said()) });
+    std::fs::write(&go, "").unwrap();
+    assert_eq!(tracer.wait(), 0);
+    assert!(said().contains("connected"), "{}", said());
+    let last = || guard.attempts().into_iter().rev().find(|attempt| attempt["verdict"] == "allow").ok_or(());
+    let attempt = until("the record", lab::DEADLINE, last);
+    assert_eq!(attempt["taint"], serde_json::json!(["traced"]), "{attempt}");
+}
+
+#[test]
+fn memory_that_another_process_could_write_is_remembered() {
+    let scene = Scene::new("memory");
+    let web = scene.lab.cgroup("web");
+    let sanctioned = scene.lab.dir().join("sanctioned");
+    scene.lab.copy_client(&sanctioned);
+    let to = scene.mx.v4().to_string();
+    let policy = format!("[[allow]]\nname = \"server\"\nexe = \"{}\"\nuser = \"root\"\n", sanctioned.display());
+    let mut guard = Guard::start(&scene.lab, &format!("[guard]\nrefuse_tainted = true\n{policy}"));
+    if let Some(why) = guard.lacks("reach") {
+        return lab::skip("memory_that_another_process_could_write_is_remembered", &why);
+    }
+    for (what, outcome) in [("nothing", "connected"), ("restart", "connected"), ("write", "EPERM")] {
+        let (go, log) = (scene.lab.scratch("go"), scene.lab.scratch("log"));
+        let arguments = ["plain_when_told", &to, "25", &go.display().to_string()].map(str::to_owned);
+        let server = scene.lab.program(sanctioned.clone()).args(arguments);
+        let mut server = server.in_host(&scene.host).in_cgroup(&web).spawn(&log);
+        let said = || std::fs::read_to_string(&log).unwrap();
+        until("the program", lab::DEADLINE, || if said().contains("ready") { Ok(()) } else { Err(said()) });
+        if what == "restart" {
+            // An agent that starts looks at the sockets of all processes.
+            guard.kill();
+            guard.resume();
+        }
+        if what == "write" {
+            let arguments = ["write_memory", &to, "25", &server.pid().to_string()].map(str::to_owned);
+            let other = scene.lab.program(scene.lab.client()).args(arguments).in_cgroup(&web).run().must_succeed();
+            assert_eq!(other.stdout.trim(), "written");
+        }
+        std::fs::write(&go, "").unwrap();
+        assert_eq!(server.wait(), 0);
+        assert!(said().trim().ends_with(outcome), "{what}: {}", said());
+    }
+}
+
+/// Starts a way that says `ready` and goes on once a file is there, which is the second thing returned; the third is what
+/// it writes to.
+fn waiting(scene: &Scene, way: &str, to: IpAddr, cgroup: &Cgroup) -> (lab::Running, PathBuf, PathBuf) {
+    let (go, log) = (scene.lab.scratch("go"), scene.lab.scratch("log"));
+    let arguments = [way, &to.to_string(), "25", &go.display().to_string()].map(str::to_owned);
+    let client = scene.lab.program(scene.lab.client()).args(arguments);
+    let client = client.in_host(&scene.host).in_cgroup(cgroup).spawn(&log);
+    let said = || std::fs::read_to_string(&log).unwrap_or_default();
+    until("the socket", lab::DEADLINE, || if said().contains("ready") { Ok(()) } else { Err(said()) });
+    (client, go, log)
+}
+
+#[test]
+fn a_sender_past_every_hook_that_is_older_than_the_guard_is_put_back_among_the_others() {
+    let scene = Scene::new("oldsender");
+    let web = scene.lab.cgroup("web");
+    let probe = Probe::listen(&scene.mx, 25);
+    for guarded in [false, true] {
+        for to in addresses(&scene, Both) {
+            let (mut client, go, log) = waiting(&scene, "packet_bypass_before", to, &web);
+            let before = probe.settled();
+            let guard = guarded.then(|| Guard::start(&scene.lab, ""));
+            std::fs::write(&go, "").unwrap();
+            assert_eq!(client.wait(), 0);
+            assert!(std::fs::read_to_string(&log).unwrap().contains(if guarded { "ENOBUFS" } else { "sent" }));
+            assert_eq!(probe.settled() > before, !guarded, "to {to}");
+            if let Some(guard) = guard {
+                assert_eq!(guard.counters()["refused"], 1);
+                let alarms = guard.status()["alarms"].to_string();
+                assert!(
+                    alarms.contains("had a packet socket that passes every packet hook; it was turned back"),
+                    "{alarms}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_entry_of_32_bit_programs_is_no_way_past_the_setsockopt_hook() {
+    let scene = Scene::new("compat");
+    let web = scene.lab.cgroup("web");
+    let probe = Probe::listen(&scene.mx, 25);
+    let to = scene.mx.v4();
+    let said = run(&scene, "compat_bypass", to, &web);
+    if said != "sent" {
+        return lab::skip("the_entry_of_32_bit_programs_is_no_way_past_the_setsockopt_hook", &said);
+    }
+    assert!(probe.settled() > 0, "unguarded");
+    let guard = Guard::start(&scene.lab, "");
+    let (seen, before) = (probe.settled(), guard.counters()["refused"]);
+    if guard.lacks("lsm").is_none() {
+        assert_eq!(run(&scene, "compat_bypass", to, &web), "EPERM");
+        assert_eq!(run(&scene, "packet_bypass", to, &web), "EPERM");
+        assert_eq!(guard.counters()["refused"], before + 2, "each counted once");
+    } else {
+        // Where the kernel has no second lock the socket is found within a second or so, and turned back.
+        let (mut client, go, _log) = waiting(&scene, "compat_bypass", to, &web);
+        until("the alarm", lab::DEADLINE, || {
+            let alarms = guard.status()["alarms"].to_string();
+            if alarms.contains("it was turned back") { Ok(()) } else { Err(alarms) }
+        });
+        std::fs::write(&go, "").unwrap();
+        assert_eq!(client.wait(), 0);
+        assert_eq!(guard.counters()["refused"], before + 1, "as a frame");
+    }
+    assert_eq!(probe.settled(), seen);
 }

@@ -1,5 +1,4 @@
 //! What the packet guard lets through because it should: allowed senders, routed connections, what the policy exempts.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::IpAddr;
 
@@ -47,25 +46,15 @@ fn container(scene: &Scene) -> Host {
     let inner = scene.lab.host("inner");
     scene.lab.wire(&inner, &scene.host);
     for path in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
-        run_in(&scene.host, "sh", &["-c", &format!("echo 1 > /proc/sys/{path}")]);
+        scene.host.run("sh", &["-c", &format!("echo 1 > /proc/sys/{path}")]);
     }
     // The second wire's host end.
     inner.ip("-4 route add default via 198.51.100.6");
     inner.ip("-6 route add default via 2001:db8:1::2");
     let masquerade = "add table inet lab; add chain inet lab out { type nat hook postrouting priority srcnat; }; \
                       add rule inet lab out oifname w0a masquerade";
-    run_in(&scene.host, "nft", &[masquerade]);
+    scene.host.run("nft", &[masquerade]);
     inner
-}
-
-fn run_in(host: &Host, program: &str, arguments: &[&str]) {
-    let output = std::process::Command::new("nsenter")
-        .arg(format!("--net={}", host.path().display()))
-        .arg(program)
-        .args(arguments)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]
@@ -154,4 +143,105 @@ fn ports_that_a_reload_adds_are_guarded_for_connections_that_are_there() {
     assert_eq!(client.wait(), 0);
     assert!(said().trim().ends_with("ECONNABORTED"), "{}", said());
     assert_eq!(guard.counters()["refused"], 1);
+}
+
+/// Changes port 2525 into 25 on the way out of the host, for packets of its own.
+fn translate(scene: &Scene) {
+    for (protocol, family, to) in
+        [("ipv4", "ip", scene.mx.v4().to_string()), ("ipv6", "ip6", format!("[{}]", scene.mx.v6()))]
+    {
+        let rules = format!(
+            "add table inet lab; add chain inet lab out {{ type nat hook output priority -100; }}; \
+             add rule inet lab out meta nfproto {protocol} tcp dport 2525 dnat {family} to {to}:25"
+        );
+        scene.host.run("nft", &[&rules]);
+    }
+}
+
+#[test]
+fn a_socket_that_was_something_else_before_is_judged_for_what_it_does_now() {
+    let scene = Scene::new("reused");
+    let (web, own) = (scene.lab.cgroup("web"), scene.lab.cgroup("own"));
+    translate(&scene);
+    let (program, rule) =
+        sanctioned(&scene, &format!("to = [\"{}\", \"{}\"]\nports = [26]", scene.mx.v4(), scene.mx.v6()));
+    let _allowed = lab::Sink::listen(&scene.mx, 26);
+    let again = |program: &std::path::Path, way: &str, to: IpAddr, more: &[&str], cgroup: &Cgroup| {
+        let port = to.to_string();
+        let arguments = [way, &port, "2525"].into_iter().chain(more.iter().copied()).map(str::to_owned);
+        let client = scene.lab.program(program.to_owned()).args(arguments);
+        let said = client.in_host(&scene.host).in_cgroup(cgroup).run().must_succeed().stdout;
+        said.split_whitespace().last().unwrap().to_owned()
+    };
+    let all = [
+        (scene.lab.client(), "plain", &[][..], &web),
+        (scene.lab.client(), "child_reused", &[][..], &web),
+        (program, "allowed_reused", &["26"][..], &own),
+    ];
+    for (program, way, more, cgroup) in &all {
+        for to in [scene.mx.v4(), scene.mx.v6()] {
+            assert_eq!(again(program, way, to, more, cgroup), "connected", "{way} to {to}, unguarded");
+        }
+    }
+    let guard = Guard::start(&scene.lab, &format!("[guard]\nports = [25, 26]\n{rule}"));
+    let probe = Probe::listen(&scene.mx, 25);
+    for (program, way, more, cgroup) in all.iter().filter(|(_, way, ..)| *way != "plain") {
+        for to in [scene.mx.v4(), scene.mx.v6()] {
+            let before = guard.counters()["refused"];
+            assert_eq!(again(program, way, to, more, cgroup), "stopped", "{way} to {to}");
+            assert_eq!(guard.counters()["refused"], before + 1, "{way} to {to}");
+        }
+    }
+    assert_eq!(probe.settled(), 0, "{:?}", probe.segments());
+}
+
+/// A bridge with a namespace behind it, as container engines make them.
+fn bridged(scene: &Scene, bridge: &str) -> Host {
+    let inner = scene.lab.host("inner");
+    scene.host.ip(&format!("link add {bridge} type bridge"));
+    scene.host.ip(&format!("link set {bridge} up"));
+    scene.host.ip(&format!("addr add 203.0.113.1/24 dev {bridge}"));
+    scene.host.ip("link add port0 type veth peer name eth0");
+    scene.host.ip(&format!("link set eth0 netns {}", inner.path().display()));
+    scene.host.ip(&format!("link set port0 master {bridge} up"));
+    inner.ip("addr add 203.0.113.2/24 dev eth0");
+    inner.ip("link set eth0 up");
+    inner.ip("route add default via 203.0.113.1");
+    scene.host.run("sh", &["-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]);
+    scene.mx.ip(&format!("route add 203.0.113.0/24 via {}", scene.host.v4()));
+    inner
+}
+
+#[test]
+fn mail_that_comes_in_for_a_container_is_let_in_and_the_hosts_own_frames_are_not() {
+    let scene = Scene::new("inwards");
+    let web = scene.lab.cgroup("web");
+    let inner = bridged(&scene, "docker7");
+    let server = lab::Sink::listen(&inner, 25);
+    let to: IpAddr = "203.0.113.2".parse().unwrap();
+    let come = || {
+        let arguments = ["plain", "203.0.113.2", "25"].map(str::to_owned);
+        let client = scene.lab.program(scene.lab.client()).args(arguments).in_host(&scene.mx);
+        client.run().must_succeed().stdout.trim().to_owned()
+    };
+    assert_eq!(come(), "connected", "unguarded");
+    let guard = Guard::start(&scene.lab, "");
+    assert_eq!(come(), "connected");
+    server.wait_for(2);
+    assert_eq!(guard.counters()["refused"], 0, "{:#?}", guard.attempts());
+    let means = guard.means("frame");
+    assert!(means.contains("own sockets on docker7, port0"), "{means}");
+    // What a program of the host puts on it is judged all the same, and so is what leads out.
+    let probe = Probe::listen(&inner, 25);
+    say(&scene, &scene.lab.client(), "packet_raw", to, &scene.host, &web);
+    assert_eq!(probe.settled(), 0, "{:?}", probe.segments());
+    assert_eq!(guard.counters()["refused"], 1);
+    // Once it leads out as well it is a device like any other, and what comes in for the container would have to be allowed.
+    scene.host.ip("link add link w0a name up0 type macvlan mode bridge");
+    scene.host.ip("link set up0 master docker7");
+    lab::until("the bridge to be a device like any other", lab::DEADLINE, || {
+        let by = guard.means("frame");
+        if by.contains("lead inwards") { Err(by) } else { Ok(()) }
+    });
+    assert!(guard.status()["alarms"].as_array().unwrap().is_empty(), "{:#}", guard.status()["alarms"]);
 }

@@ -3,6 +3,7 @@
 mod execs;
 mod explain;
 mod run;
+mod senders;
 mod server;
 mod status;
 mod subjects;
@@ -10,6 +11,7 @@ mod takeover;
 mod upkeep;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -29,7 +31,7 @@ pub use run::{Options, run};
 pub use status::Status;
 pub use subjects::Subject;
 pub use upkeep::Alarm;
-use upkeep::Alarms;
+use upkeep::{Alarms, Stirs};
 use watch::Watched;
 
 /// The agent's whole state, owned by its one thread.
@@ -52,6 +54,9 @@ pub struct Agent {
     started: jiff::Timestamp,
     undecoded: u64,
     alarms: Alarms,
+    stirs: Stirs,
+    /// Senders past every packet hook that have been said, by their inode numbers.
+    raw_senders: BTreeSet<u64>,
     /// Told when another agent takes over.
     leave: Rc<Notify>,
 }
@@ -98,8 +103,7 @@ impl Agent {
         }
         let files = loaded.files.clone();
         let (policy, digest, warnings) = usable(loaded)?;
-        let root = mounts::cgroup2().map_err(|error| error.to_string())?;
-        let cgroup = root.join(policy.guard.cgroup.trim_start_matches('/'));
+        let cgroup = guarded(&policy)?;
         let guard =
             Guard::load(&options.instance.name, &cgroup, options.map_version).map_err(|error| error.to_string())?;
         let mut agent = Self {
@@ -126,6 +130,8 @@ impl Agent {
             started: jiff::Timestamp::now(),
             undecoded: 0,
             alarms: Alarms::new(),
+            stirs: Stirs::new(),
+            raw_senders: BTreeSet::new(),
             leave: Rc::new(Notify::new()),
         };
         agent.renew()?;
@@ -281,6 +287,12 @@ impl Agent {
             }
         }
     }
+}
+
+/// The folder of the cgroup that a policy guards.
+fn guarded(policy: &Policy) -> Result<PathBuf, String> {
+    let root = mounts::cgroup2().map_err(|error| error.to_string())?;
+    Ok(root.join(policy.guard.cgroup.trim_start_matches('/')))
 }
 
 /// The policy of a load without errors; else all its errors in one text.

@@ -3,5 +3,6 @@
 mod record;
 mod store;
 
+pub(crate) use record::text;
 pub use record::{Attempt, Parent, Recorder};
 pub use store::{KEPT, Store};

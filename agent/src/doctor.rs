@@ -11,6 +11,9 @@ use crate::kernel::btf::{Btf, VMLINUX};
 use crate::kernel::{self, mounts, offsets};
 use crate::rights::Rights;
 
+/// The unit that closes the port in the agent's place.
+const STAND_IN: &str = "/etc/systemd/system/portreeve-closed.service";
+
 /// How a finding stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -46,6 +49,7 @@ pub fn examine(instance: &Instance) -> Vec<Finding> {
     findings.push(firewall("nftables", "nft", &["list", "ruleset"]));
     findings.push(firewall("iptables", "iptables-save", &[]));
     findings.push(firewall("ip6tables", "ip6tables-save", &[]));
+    findings.extend(stand_in());
     findings
 }
 
@@ -121,7 +125,11 @@ fn lockdown() -> Finding {
 fn lsms() -> Finding {
     match fs::read_to_string("/sys/kernel/security/lsm") {
         Ok(active) if active.contains("bpf") => good("security modules", active),
-        Ok(active) => note("security modules", format!("{active} (without bpf; Portreeve does not need it)"), None),
+        Ok(active) => note(
+            "security modules",
+            format!("{active} (without bpf: no second lock on raw senders)"),
+            Some("boot with lsm=…,bpf"),
+        ),
         Err(_) => note("security modules", "securityfs is not mounted, cannot tell", None),
     }
 }
@@ -145,12 +153,13 @@ fn guard(instance: &Instance) -> Finding {
 fn agent_rights(instance: &Instance) -> Option<Finding> {
     let answer = Client::ask(&instance.socket(), &Request::Status).and_then(Client::answer).ok()?;
     let rights: Rights = serde_json::from_value(answer.get("rights")?.clone()).ok()?;
+    let files = if rights.files_read_only { "can write no files but its own" } else { "can write files" };
     let also = match (rights.no_new_privileges, rights.seccomp) {
         (true, true) => "no new privileges, system calls filtered",
         (true, false) => "no new privileges; system calls are filtered only under the systemd unit",
         (false, _) => "new privileges possible",
     };
-    Some(note("agent", format!("holds {}; {also}", rights.capabilities.join(", ")), None))
+    Some(note("agent", format!("holds {}; {also}; {files}", rights.capabilities.join(", ")), None))
 }
 
 /// Programs of others on the same hooks at the root of the hierarchy.
@@ -174,6 +183,21 @@ fn other_programs() -> Option<Finding> {
                 others.join(", ")
             ),
             None,
+        )
+    })
+}
+
+/// What closes the port at a boot at which the agent cannot start, if its unit is installed.
+fn stand_in() -> Option<Finding> {
+    fs::metadata(STAND_IN).ok()?;
+    let works = Command::new("nft").arg("--version").output().is_ok_and(|done| done.status.success());
+    Some(if works {
+        good("stand-in at boot", "portreeve-closed.service, by nftables")
+    } else {
+        bad(
+            "stand-in at boot",
+            "portreeve-closed.service needs nftables, which is not installed",
+            "apt-get install nftables",
         )
     })
 }

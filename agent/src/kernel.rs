@@ -1,16 +1,23 @@
 //! All that touches BPF. Nothing outside this module imports aya.
 
+mod attach;
 pub mod btf;
 mod carry;
+mod clsact;
+mod devices;
 mod existing;
 pub mod frames;
 pub mod guard;
+mod links;
 pub mod mounts;
+mod netlink;
 pub mod netns;
 pub mod offsets;
+mod senders;
 mod status;
 pub mod sys;
 mod tables;
+mod trampoline;
 mod watch;
 
 use std::io;
@@ -21,8 +28,9 @@ use thiserror::Error;
 pub use aya::maps::{MapData, RingBuf};
 pub use existing::Ended;
 pub use guard::{Guard, OBJECT_SHA256, detach, pin_folder};
+pub use senders::{Kind as RawSenderKind, RawSender};
 pub use status::HookStatus;
-pub use sys::{decode_event, event_stream};
+pub use sys::{decode_event, decode_stir, event_stream};
 
 /// What went wrong between the agent and the kernel.
 #[derive(Debug, Error)]

@@ -12,6 +12,7 @@ mod mta;
 mod network;
 mod overlap;
 mod parse;
+mod pattern;
 mod resolve;
 mod unit;
 
@@ -22,6 +23,7 @@ pub use load::{Loaded, load, load_text};
 pub use model::{Account, CgroupPath, Guard, Mode, MtaChoice, Policy, Refusal, Rule, UnitChoice};
 pub use mta::{MTAS, Mta, Users};
 pub use parse::keys;
+pub use pattern::matches;
 pub use resolve::{Named, Resolved, ResolvedRule, resolve, unit_path};
 
 #[cfg(test)]

@@ -29,6 +29,14 @@ pub(crate) fn attempt(seen: &Seen) {
     }
 }
 
+/// Counts a packet that was dropped because the program that judges it was not there: of whom, nobody knows.
+#[inline(always)]
+pub(crate) fn unfollowed() {
+    for index in [Total::Refused, Total::UncountedRefused, Total::Dropped, Total::Shed] {
+        total(index);
+    }
+}
+
 /// Adds one to a total.
 #[inline(always)]
 pub(crate) fn total(index: Total) {

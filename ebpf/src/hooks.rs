@@ -7,3 +7,4 @@ pub(crate) mod learn;
 pub(crate) mod packet;
 pub(crate) mod refusal;
 pub(crate) mod setsockopt;
+pub(crate) mod witness;

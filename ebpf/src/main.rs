@@ -27,13 +27,17 @@ mod task;
 #[cfg(target_arch = "bpf")]
 mod entry {
     use aya_ebpf::cty::c_void;
-    use aya_ebpf::macros::{cgroup_skb, cgroup_sock_addr, cgroup_sockopt, classifier, raw_tracepoint, socket_filter};
-    use aya_ebpf::programs::{RawTracePointContext, SkBuffContext, SockAddrContext, SockoptContext, TcContext};
+    use aya_ebpf::macros::{
+        cgroup_skb, cgroup_sock_addr, cgroup_sockopt, classifier, fexit, lsm, raw_tracepoint, socket_filter,
+    };
+    use aya_ebpf::programs::{
+        FExitContext, LsmContext, RawTracePointContext, SkBuffContext, SockAddrContext, SockoptContext, TcContext,
+    };
 
-    use portreeve_abi::{Hook, Total};
+    use portreeve_abi::Hook;
 
     use crate::count;
-    use crate::hooks::{connect, exec, existing, learn, packet, refusal, setsockopt};
+    use crate::hooks::{connect, exec, existing, learn, packet, refusal, setsockopt, witness};
     use crate::maps::{PR_NEXT_FRAME, PR_NEXT_PACKET};
 
     /// `TCX_NEXT` and `TC_ACT_UNSPEC`: the next program's turn. `TC_ACT_SHOT`: dropped (include/uapi/linux/{bpf,pkt_cls}.h).
@@ -61,7 +65,7 @@ mod entry {
         // Does not come back. Were the program missing, the packet is dropped.
         // SAFETY: a program of the same kind, with the same context.
         unsafe { PR_NEXT_PACKET.tail_call(&ctx, 0) };
-        count::total(Total::Refused);
+        count::unfollowed();
         0
     }
 
@@ -74,12 +78,12 @@ mod entry {
     /// Every frame to a device with Ethernet headers. Since Linux 4.5, as tcx since 6.6.
     #[classifier]
     pub(crate) fn pr_frame(ctx: TcContext) -> i32 {
-        if packet::frame(ctx.skb.skb, true) {
+        if packet::frame(ctx.skb.skb, true, false) {
             return NEXT;
         }
         // SAFETY: a program of the same kind, with the same context.
         unsafe { PR_NEXT_FRAME.tail_call(&ctx, 0) };
-        count::total(Total::Refused);
+        count::unfollowed();
         SHOT
     }
 
@@ -89,15 +93,27 @@ mod entry {
         if refusal::refusal(ctx.skb.skb, Hook::Frame) { NEXT } else { SHOT }
     }
 
-    /// Every frame to a device whose frames begin with the IP header.
+    /// Every frame to a device that leads inwards.
     #[classifier]
-    pub(crate) fn pr_frame_ip(ctx: TcContext) -> i32 {
-        if packet::frame(ctx.skb.skb, false) {
+    pub(crate) fn pr_frame_in(ctx: TcContext) -> i32 {
+        if packet::frame(ctx.skb.skb, true, true) {
             return NEXT;
         }
         // SAFETY: a program of the same kind, with the same context.
         unsafe { PR_NEXT_FRAME.tail_call(&ctx, 0) };
-        count::total(Total::Refused);
+        count::unfollowed();
+        SHOT
+    }
+
+    /// Every frame to a device whose frames begin with the IP header.
+    #[classifier]
+    pub(crate) fn pr_frame_ip(ctx: TcContext) -> i32 {
+        if packet::frame(ctx.skb.skb, false, false) {
+            return NEXT;
+        }
+        // SAFETY: a program of the same kind, with the same context.
+        unsafe { PR_NEXT_FRAME.tail_call(&ctx, 0) };
+        count::unfollowed();
         SHOT
     }
 
@@ -105,6 +121,24 @@ mod entry {
     #[cgroup_sockopt(setsockopt)]
     pub(crate) fn pr_setsockopt(ctx: SockoptContext) -> i32 {
         i32::from(setsockopt::setsockopt(ctx.sockopt))
+    }
+
+    /// The same once more, by the BPF security module where it is active. Since Linux 5.7.
+    #[lsm(hook = "socket_setsockopt")]
+    pub(crate) fn pr_lsm(ctx: LsmContext) -> i32 {
+        if setsockopt::security(&ctx) { 0 } else { setsockopt::EPERM }
+    }
+
+    /// At the end of `security_ptrace_access_check`. Such programs since Linux 5.5.
+    #[fexit(function = "security_ptrace_access_check")]
+    pub(crate) fn pr_reach(ctx: FExitContext) -> i32 {
+        witness::reach(&ctx)
+    }
+
+    /// At the end of `__sys_bpf`.
+    #[fexit(function = "__sys_bpf")]
+    pub(crate) fn pr_bpf(ctx: FExitContext) -> i32 {
+        witness::bpf(&ctx)
     }
 
     /// Run by the agent alone, through BPF_ITER_CREATE. The iterator since Linux 5.8, what it uses since 5.11.

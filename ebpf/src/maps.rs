@@ -54,6 +54,8 @@ static PR_OLD_SUBJECTS: HashMap<SubjectKey, SubjectCount> = HashMap::with_max_en
 pub(crate) static PR_NEXT_PACKET: ProgramArray = ProgramArray::with_max_entries(1, 0);
 #[map]
 pub(crate) static PR_NEXT_FRAME: ProgramArray = ProgramArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static PR_STIRS: RingBuf = RingBuf::with_byte_size(4096, 0);
 
 /// The generation in force; 0 before the first policy.
 #[inline(always)]

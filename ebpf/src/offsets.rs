@@ -17,7 +17,7 @@ static PR_EXEC_WATCH: u32 = 0;
 
 /// The guarded cgroup.
 #[unsafe(no_mangle)]
-static PR_GUARDED: GuardedCgroup = GuardedCgroup { id: 0, level: 0, _pad: 0 };
+static PR_GUARDED: GuardedCgroup = GuardedCgroup { id: 0, level: 0, agent: 0 };
 
 /// Reads one offset; a constant to the verifier, because the section is frozen before the programs load.
 macro_rules! offset {

@@ -3,6 +3,7 @@
 use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use portreeve_abi::{SocketState, Standing};
+use portreeve_decide::packet::{TCP_ACK, TCP_RST, TCP_SYN};
 
 use crate::maps::PR_VERDICTS;
 use crate::offsets::offset;
@@ -15,6 +16,9 @@ const SOCK_RAW: u16 = 3;
 const IPPROTO_TCP: u16 = 6;
 /// `TCP_LISTEN`, include/net/tcp_states.h.
 const TCP_LISTEN: u8 = 10;
+/// `AF_INET` and `AF_INET6`, include/linux/socket.h.
+pub(crate) const AF_INET: u16 = 2;
+pub(crate) const AF_INET6: u16 = 10;
 
 /// The kernel's own `struct sock`, read through offsets.
 #[derive(Clone, Copy)]
@@ -26,6 +30,12 @@ impl Socket {
     #[inline(always)]
     pub(crate) fn of<T>(sock: *mut T) -> Self {
         Self(read::forget(&sock).map_or(0, |sock| sock as Address))
+    }
+
+    /// The socket at an address.
+    #[inline(always)]
+    pub(crate) fn at(address: Address) -> Self {
+        Self(address)
     }
 
     /// Address of a field.
@@ -68,12 +78,25 @@ impl Socket {
         !self.is_stream() || read::kernel::<u32>(self.field(offset!(sock_owned))).is_some_and(|owned| owned != 0)
     }
 
-    /// Whether its segments answer somebody who connected to this host: a listener's, its child's, or what the kernel
-    /// itself says in the name of a connection that is over or never was.
+    /// `AF_…`
     #[inline(always)]
-    pub(crate) fn answers(&self) -> bool {
+    pub(crate) fn family(&self) -> u16 {
+        read::kernel(self.field(offset!(sock_family))).unwrap_or(0)
+    }
+
+    /// Whether a segment of its answers somebody who connected to this host: a listener's, its child's, or what the kernel
+    /// itself says in the name of a connection that is over or never was.
+    ///
+    /// A child that has been taken apart and connected anew is one for ever: its mark tells, see [`forget_past`].
+    #[inline(always)]
+    pub(crate) fn answers(&self, flags: u8) -> bool {
+        if !matches!(self.family(), AF_INET | AF_INET6) {
+            return false;
+        }
         if self.is_stream() {
-            return self.state() == TCP_LISTEN || self.is_child();
+            // A listener opens nothing.
+            let answer = flags & (TCP_SYN | TCP_ACK) == TCP_SYN | TCP_ACK || flags & TCP_RST != 0;
+            return (self.state() == TCP_LISTEN && answer) || self.is_child();
         }
         self.is_kernels_own()
     }
@@ -84,7 +107,7 @@ impl Socket {
     /// (`tcp_v4_syn_recv_sock`, net/ipv4/tcp_ipv4.c; `tcp_v6_syn_recv_sock`, net/ipv6/tcp_ipv6.c; IP_MULTICAST_IF and
     /// IPV6_MULTICAST_IF are refused, net/ipv4/ip_sockglue.c and net/ipv6/ipv6_sockglue.c).
     #[inline(always)]
-    fn is_child(&self) -> bool {
+    pub(crate) fn is_child(&self) -> bool {
         if read::kernel::<u32>(self.field(offset!(inet_mc_index))).is_some_and(|index| index != 0) {
             return true;
         }
@@ -105,6 +128,21 @@ impl Socket {
         let Some(socket) = read::pointer(self.field(offset!(sock_socket))) else { return false };
         read::kernel::<Address>(socket + offset!(socket_file)) == Some(0)
     }
+}
+
+/// In [`standing`]: the socket has met the guard in no way.
+pub(crate) const NONE: u32 = 0;
+/// In [`standing`]: it may send.
+pub(crate) const PASSES: u32 = Standing::Passes as u32;
+/// In [`standing`]: it has been refused, and that is counted.
+pub(crate) const REFUSED: u32 = Standing::Refused as u32;
+
+/// What a socket may do: a [`Standing`], or [`NONE`].
+#[inline(always)]
+pub(crate) fn standing<T>(sock: *mut T) -> u32 {
+    let state = state(sock);
+    // SAFETY: not null, so the socket's own value.
+    if state.is_null() { NONE } else { unsafe { (*state).standing } }
 }
 
 /// What is kept in a socket, if anything is.
@@ -133,14 +171,18 @@ pub(crate) fn keep<T>(sock: *mut T, standing: Standing) -> bool {
     true
 }
 
-/// Takes a standing from a socket that had one: it was connected before, and now asks for another destination.
+/// What a socket was before is nothing to what it asks for now, wherever that is: a standing it had is taken from it, and
+/// a listener's child, which would pass for one even so (`tcp_disconnect` leaves the mark of it, net/ipv4/tcp.c), gets
+/// one. False when the kernel has no memory for that.
 #[inline(always)]
-pub(crate) fn refuse(sock: *mut bpf_sock) {
+pub(crate) fn forget_past(sock: *mut bpf_sock) -> bool {
     let state = state(sock);
     if !state.is_null() {
         // SAFETY: as above.
-        unsafe { (&raw mut (*state).standing).write_volatile(Standing::Refused as u32) };
+        unsafe { (&raw mut (*state).standing).write_volatile(Standing::Used as u32) };
+        return true;
     }
+    !Socket::of(sock).is_child() || keep(sock, Standing::Used)
 }
 
 /// The map's address, as the helpers want it.

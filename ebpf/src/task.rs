@@ -147,12 +147,17 @@ impl Task {
         Ok(())
     }
 
+    /// Whether a debugger is attached. Unreadable counts as traced: a taint errs towards suspicion.
+    #[inline(always)]
+    pub(crate) fn is_traced(&self) -> bool {
+        read::kernel::<u32>(self.field(offset!(task_ptrace))).unwrap_or(1) != 0
+    }
+
     /// What speaks against the process being its executable.
     #[inline(always)]
     fn taint(&self, exe: &ExeId) -> u32 {
         let mut taint = 0;
-        // Unreadable counts as traced: a taint errs towards suspicion.
-        if read::kernel::<u32>(self.field(offset!(task_ptrace))).unwrap_or(1) != 0 {
+        if self.is_traced() {
             taint |= Taint::TRACED;
         }
         if !exec_watch() {

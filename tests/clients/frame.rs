@@ -15,6 +15,7 @@ use crate::{Said, Way, txring};
 const IPV4: u16 = 0x0800;
 const ARP: u16 = 0x0806;
 const VLAN: u16 = 0x8100;
+const MPLS: u16 = 0x8847;
 const IPV6: u16 = 0x86dd;
 const PROVIDER_VLAN: u16 = 0x88a8;
 
@@ -34,8 +35,11 @@ pub(crate) const WAYS: &[Way] = &[
     ("packet_options", |to, rest| whole(to, rest, options)),
     ("packet_v6_chain", |to, rest| whole(to, rest, chain)),
     ("packet_snap", |to, rest| whole(to, rest, snap)),
+    ("packet_mpls", |to, rest| whole(to, rest, mpls)),
     ("packet_vnet_hdr", vnet_hdr),
+    ("packet_checksum", checksum),
     ("packet_bypass", bypass),
+    ("packet_bypass_before", bypass_before),
     ("packet_tx_ring", tx_ring),
 ];
 
@@ -181,11 +185,51 @@ fn vnet_hdr(to: SocketAddr, rest: &[String]) -> Said {
     Ok("sent")
 }
 
+/// Behind two labels (RFC 3032 §2.1), the second the bottom of the stack.
+fn mpls(link: &Link, flow: &Flow) -> Vec<Vec<u8>> {
+    let labels = [0, 1, 0x00, 64, 0, 1, 0x11, 64];
+    vec![link.frame(MPLS, &[&labels[..], &packet::plain(flow, &packet::syn(flow))].concat())]
+}
+
+/// The frame shows another port; the kernel is told to write the checksum of what follows the IP header (RFC 1071) into
+/// the port's place, and the bytes are such that it comes out as the port that is meant.
+fn checksum(to: SocketAddr, rest: &[String]) -> Said {
+    let (link, flow) = (Link::to(to, rest.first())?, Flow::to(to)?);
+    let shown = Flow { to: SocketAddr::new(to.ip(), 0), ..flow };
+    let mut segment = packet::syn(&shown);
+    // Where TCP's own checksum is, which is wrong then: what the rest makes up to the complement of the port.
+    segment[16..18].copy_from_slice(&[0, 0]);
+    let sum = packet::checksum(packet::sum(&segment));
+    let missing = packet::checksum(u32::from(u16::from_be_bytes(sum.map(|byte| !byte))) + u32::from(to.port()));
+    segment[16..18].copy_from_slice(&missing);
+    let frame = link.frame(ethertype(&flow), &packet::plain(&flow, &segment));
+    let start = (frame.len() - segment.len()) as u16;
+    let socket = socket(libc::SOCK_RAW)?;
+    set_option(&socket, "PACKET_VNET_HDR", libc::PACKET_VNET_HDR, &1i32)?;
+    // `struct virtio_net_hdr`: NEEDS_CSUM, no segmentation, where to begin, and where to write from there.
+    let mut header = vec![1, 0, 0, 0, 0, 0];
+    header.extend(start.to_ne_bytes());
+    header.extend(2_u16.to_ne_bytes());
+    send(&socket, &[header, frame].concat(), &address(&link, ethertype(&flow)))?;
+    Ok("sent")
+}
+
 /// Past the queueing discipline, and all that hangs on it.
 fn bypass(to: SocketAddr, rest: &[String]) -> Said {
     let (link, flow) = (Link::to(to, rest.first())?, Flow::to(to)?);
     let socket = socket(libc::SOCK_RAW)?;
     set_option(&socket, "PACKET_QDISC_BYPASS", libc::PACKET_QDISC_BYPASS, &1i32)?;
+    link.syn(&flow).iter().try_for_each(|frame| send(&socket, frame, &address(&link, ethertype(&flow))))?;
+    Ok("sent")
+}
+
+/// `packet_bypass_before ADDRESS PORT FILE`: the same with a socket that says `ready`, and sends once the file is there.
+fn bypass_before(to: SocketAddr, rest: &[String]) -> Said {
+    let (link, flow) = (Link::to(to, None)?, Flow::to(to)?);
+    let socket = socket(libc::SOCK_RAW)?;
+    set_option(&socket, "PACKET_QDISC_BYPASS", libc::PACKET_QDISC_BYPASS, &1i32)?;
+    crate::announce("ready");
+    crate::before::told(rest.first());
     link.syn(&flow).iter().try_for_each(|frame| send(&socket, frame, &address(&link, ethertype(&flow))))?;
     Ok("sent")
 }

@@ -14,6 +14,7 @@ pub(crate) const WAYS: &[Way] = &[
     ("raw_data", |to, _| segment(to, PSH | ACK, DATA)),
     ("raw_ack", |to, _| segment(to, ACK, b"")),
     ("raw_tunnel", |to, _| tunnel(to)),
+    ("raw_gre", |to, _| gre(to)),
     ("hdrincl", |to, _| packets(to, Kind::Raw, |flow| vec![packet::plain(flow, &packet::syn(flow))])),
     ("hdrincl_icmp_socket", |to, _| packets(to, Kind::Icmp, |flow| vec![packet::plain(flow, &packet::syn(flow))])),
     ("hdrincl_options", |to, _| v4(to, |flow| vec![packet::v4(flow, &packet::V4_OPTIONS, 0, &packet::syn(flow))])),
@@ -54,6 +55,17 @@ fn tunnel(to: SocketAddr) -> Said {
     let flow = Flow::to(to)?;
     let inner = if to.is_ipv4() { protocol::IPV4 } else { protocol::IPV6 };
     send(&raw(to, inner.into())?, to, &packet::plain(&flow, &packet::syn(&flow)))?;
+    Ok("sent")
+}
+
+/// The same by generic routing encapsulation, with a key (RFC 2784, RFC 2890).
+fn gre(to: SocketAddr) -> Said {
+    let flow = Flow::to(to)?;
+    let mut bytes = vec![0x20, 0];
+    bytes.extend(crate::frame::ethertype(&flow).to_be_bytes());
+    bytes.extend([0, 0, 0, 1]);
+    bytes.extend(packet::plain(&flow, &packet::syn(&flow)));
+    send(&raw(to, protocol::GRE.into())?, to, &bytes)?;
     Ok("sent")
 }
 

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use nix::errno::Errno;
 
 mod before;
+mod compat;
 mod disguise;
 mod frame;
 mod handed;
@@ -19,6 +20,7 @@ mod packet;
 mod protocols;
 mod puppet;
 mod repair;
+mod reuse;
 mod tun;
 mod txring;
 mod ways;
@@ -33,7 +35,7 @@ type Said = Result<&'static str, Errno>;
 type Way = (&'static str, fn(SocketAddr, &[String]) -> Said);
 
 /// Every way past connect(), and those that come to it in disguise.
-const BYPASSES: [&[Way]; 10] = [
+const BYPASSES: [&[Way]; 12] = [
     inject::WAYS,
     frame::WAYS,
     xdp::WAYS,
@@ -44,6 +46,8 @@ const BYPASSES: [&[Way]; 10] = [
     protocols::WAYS,
     mask::WAYS,
     puppet::WAYS,
+    reuse::WAYS,
+    compat::WAYS,
 ];
 
 fn main() -> ExitCode {
@@ -53,7 +57,7 @@ fn main() -> ExitCode {
     let to = SocketAddr::new(address, port);
     if way == "hammer" {
         let count = rest.first().and_then(|text| text.parse().ok()).unwrap_or(1);
-        return hammer(to, count);
+        return hammer(to, count, rest.get(1).map(std::path::Path::new));
     }
     if let Some((_, connect)) = WAYS.iter().find(|(name, _)| name == way) {
         return say(connect(to).map(|()| "connected"));
@@ -111,12 +115,16 @@ fn usage() -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Connects COUNT times and says how often each outcome came: `EPERM 1000`.
+/// Connects COUNT times, or until there is a file, and says how often each outcome came: `EPERM 1000`.
 #[expect(clippy::print_stdout, reason = "the answer")]
-fn hammer(to: SocketAddr, count: u64) -> ExitCode {
+fn hammer(to: SocketAddr, count: u64, stop: Option<&std::path::Path>) -> ExitCode {
     let mut outcomes = std::collections::BTreeMap::<String, u64>::new();
     let address = socket2::SockAddr::from(to);
-    for _ in 0..count {
+    for number in 0..count {
+        // Now and then, so that looking for it does not slow the hammer down.
+        if number % 64 == 0 && stop.is_some_and(std::path::Path::exists) {
+            break;
+        }
         let outcome = match ways::stream(&to, 0) {
             // No lingering: a thousand closed connections must not use up the ports.
             Ok(socket) => match socket.connect(&address) {

@@ -25,6 +25,7 @@ pub(crate) mod protocol {
     pub(crate) const IPV6: u8 = 41;
     pub(crate) const ROUTING: u8 = 43;
     pub(crate) const FRAGMENT: u8 = 44;
+    pub(crate) const GRE: u8 = 47;
     pub(crate) const AUTHENTICATION: u8 = 51;
     pub(crate) const DESTINATION_OPTIONS: u8 = 60;
 }
@@ -60,11 +61,11 @@ fn identification() -> u32 {
 }
 
 /// The Internet checksum (RFC 1071), not yet complemented.
-fn sum(bytes: &[u8]) -> u32 {
+pub(crate) fn sum(bytes: &[u8]) -> u32 {
     bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0))).sum()
 }
 
-fn checksum(sum: u32) -> [u8; 2] {
+pub(crate) fn checksum(sum: u32) -> [u8; 2] {
     let mut sum = sum;
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);

@@ -1,9 +1,34 @@
 //! Another program's hand: a child under ptrace(2) is made to connect in its own name.
 
-use crate::Way;
+use std::net::SocketAddr;
+
+use nix::errno::Errno;
+
+use crate::{Said, Way};
 
 /// The ways.
-pub(crate) const WAYS: &[Way] = &[("ptrace_inject", strings::inject)];
+pub(crate) const WAYS: &[Way] = &[
+    ("ptrace_inject", strings::inject),
+    ("traced_start", strings::traced_start),
+    ("write_memory", |_, rest| write_memory(rest)),
+    ("plain_when_told", |to, rest| plain_when_told(to, rest)),
+];
+
+/// `write_memory ADDRESS PORT PID`: opens the memory of a process for writing, which is all that it takes, and closes it.
+fn write_memory(rest: &[String]) -> Said {
+    let pid = rest.first().ok_or(Errno::EINVAL)?;
+    let memory = std::fs::File::options().read(true).write(true).open(format!("/proc/{pid}/mem"));
+    crate::os("open", memory).map(|_memory| "written")
+}
+
+/// `plain_when_told ADDRESS PORT FILE`: has a socket and says `ready`, and connects once the file is there.
+fn plain_when_told(to: SocketAddr, rest: &[String]) -> Said {
+    let socket = crate::ways::stream(&to, 0)?;
+    crate::announce("ready");
+    crate::before::told(rest.first());
+    crate::ways::connect(&socket, to)?;
+    Ok("connected")
+}
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod strings {
@@ -44,6 +69,31 @@ mod strings {
                     waitpid(child, None)?;
                 }
                 said
+            }
+        }
+    }
+
+    /// `traced_start ADDRESS PORT PROGRAM FILE`: starts PROGRAM as `plain_when_told` under a tracer, which is gone by the
+    /// time it connects.
+    pub(super) fn traced_start(to: SocketAddr, rest: &[String]) -> Said {
+        let text = |text: String| CString::new(text).map_err(|_nul| Errno::EINVAL);
+        let [program, file] = rest else { return Err(Errno::EINVAL) };
+        let program = text(program.clone())?;
+        let arguments = ["lab-client", "plain_when_told", &to.ip().to_string(), &to.port().to_string(), file];
+        let arguments = arguments.map(|argument| text(argument.to_owned()));
+        let arguments: Vec<CString> = arguments.into_iter().collect::<Result<_, _>>()?;
+        // SAFETY: there are no other threads.
+        match unsafe { fork() }? {
+            ForkResult::Child => {
+                let _never = ptrace::traceme().and_then(|()| execv(&program, &arguments));
+                // SAFETY: ends the child alone.
+                unsafe { libc::_exit(127) }
+            }
+            ForkResult::Parent { child } => {
+                trapped(child)?;
+                ptrace::detach(child, None)?;
+                waitpid(child, None)?;
+                Ok("gone")
             }
         }
     }
@@ -135,6 +185,11 @@ mod strings {
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod strings {
     /// Written for two machines alone.
+    pub(super) fn traced_start(_to: std::net::SocketAddr, _rest: &[String]) -> crate::Said {
+        Ok("unsupported")
+    }
+
+    /// Likewise.
     pub(super) fn inject(_to: std::net::SocketAddr, _rest: &[String]) -> crate::Said {
         Ok("unsupported")
     }

@@ -118,7 +118,9 @@ impl Guard {
     #[track_caller]
     pub fn second(&self, policy: &Path) -> Outcome {
         let policy = policy.display().to_string();
+        let state = self.state.display().to_string();
         let arguments = ["run", "--instance", &self.instance, "--cgroup", &self.cgroup, "--config", &policy];
+        let arguments = arguments.into_iter().chain(["--state-dir", &state]);
         Program::new(portreeve()).args(arguments).in_netns(&self.home).run()
     }
 
@@ -165,6 +167,30 @@ impl Guard {
     #[track_caller]
     pub fn status(&self) -> Value {
         serde_json::from_str(&self.command(["status", "--json"]).must_succeed().stdout).unwrap()
+    }
+
+    /// How a hook is doing, also while not all is well.
+    #[track_caller]
+    #[must_use]
+    pub fn hook(&self, name: &str) -> Value {
+        let status: Value = serde_json::from_str(&self.command(["status", "--json"]).stdout).unwrap();
+        let hook = status["hooks"].as_array().unwrap().iter().find(|hook| hook["name"] == name).cloned();
+        hook.unwrap_or_else(|| panic!("no hook {name}"))
+    }
+
+    /// By what means a hook works, and where.
+    #[track_caller]
+    #[must_use]
+    pub fn means(&self, name: &str) -> String {
+        self.hook(name)["by"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Why a hook is not active, if it is not.
+    #[track_caller]
+    #[must_use]
+    pub fn lacks(&self, name: &str) -> Option<String> {
+        let hook = self.hook(name);
+        (hook["state"] != "active").then(|| hook["why"].to_string())
     }
 
     /// The kernel's totals by name.

@@ -41,6 +41,20 @@ impl Host {
         assert!(output.status.success(), "{}: ip {arguments}: {}", self.name, String::from_utf8_lossy(&output.stderr));
     }
 
+    /// Runs a program in the host, which must succeed, and returns what it printed.
+    #[track_caller]
+    pub fn run(&self, program: &str, arguments: &[&str]) -> String {
+        let output = Command::new("nsenter")
+            .arg(format!("--net={}", self.netns.path().display()))
+            .arg(program)
+            .args(arguments)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {program} {arguments:?}: {said}", self.name);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     /// Joins two hosts and gives both addresses: 198.51.100.0/24 and 2001:db8::/32 (RFC 5737, RFC 3849).
     #[track_caller]
     pub(crate) fn wire(number: u8, a: &Self, b: &Self) {

@@ -23,6 +23,7 @@ mod probe;
 mod program;
 mod scene;
 mod sink;
+mod skip;
 mod sweep;
 mod until;
 
@@ -35,4 +36,5 @@ pub use probe::{Probe, Segment, connects_from};
 pub use program::{Outcome, Program, Running};
 pub use scene::Scene;
 pub use sink::{Message, Sink};
+pub use skip::skip;
 pub use until::{DEADLINE, until};

@@ -318,6 +318,12 @@ impl Reader {
                 .then(|| Segment { wrapping: path + "tcp", flags: bytes.get(13).copied() }),
             // IP in IP (RFC 2003, RFC 2473).
             4 | 41 => self.ip(bytes, path),
+            // GRE (RFC 2784, RFC 2890): four bytes, and four more for each of three flags.
+            47 => {
+                let flags = bytes.first()?;
+                let more = [0x80, 0x20, 0x10].iter().filter(|flag| flags & **flag != 0).count();
+                self.typed(word(bytes, 2)?, bytes.get(4 + 4 * more..)?, path + "gre ")
+            }
             // Extension headers are no part of IPv4 but for this one.
             51 => self.upper(*bytes.first()?, bytes.get((usize::from(*bytes.get(1)?) + 2) * 4..)?, path),
             _ => None,

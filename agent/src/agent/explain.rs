@@ -45,7 +45,14 @@ pub struct Why {
 }
 
 /// A cgroup's path as the programs see it, name by name.
-struct Names(Vec<String>);
+pub(super) struct Names(Vec<String>);
+
+impl Names {
+    /// Those of a path below the hierarchy's root.
+    pub(super) fn of(path: &str) -> Self {
+        Self(path.split('/').filter(|name| !name.is_empty()).map(str::to_owned).collect())
+    }
+}
 
 impl CgroupNames for Names {
     fn name(&self, level: u32, name: &mut [u8; CGROUP_NAME_LEN]) -> bool {
@@ -62,12 +69,12 @@ impl CgroupNames for Names {
 
 /// A process, real or supposed.
 #[derive(Default)]
-struct Supposed {
-    exe: Option<(String, Option<ExeId>)>,
-    euid: Option<u32>,
-    egid: Option<u32>,
-    cgroup: Option<String>,
-    taint: u32,
+pub(super) struct Supposed {
+    pub(super) exe: Option<(String, Option<ExeId>)>,
+    pub(super) euid: Option<u32>,
+    pub(super) egid: Option<u32>,
+    pub(super) cgroup: Option<String>,
+    pub(super) taint: u32,
 }
 
 impl Agent {
@@ -92,7 +99,7 @@ impl Agent {
         let exe = who.exe.as_ref().and_then(|(_, id)| *id).unwrap_or_default();
         let identity = Identity { exe, euid, egid, taint: who.taint };
         let cgroup = who.cgroup.clone().unwrap_or_else(|| "/".to_owned());
-        let path = Names(cgroup.split('/').filter(|name| !name.is_empty()).map(str::to_owned).collect());
+        let path = Names::of(&cgroup);
         let value = |dimension| match dimension {
             Dimension::Exe => who.exe.as_ref().map_or("(not said)".to_owned(), |(path, _)| path.clone()),
             Dimension::User => who.euid.map_or("(not said)".to_owned(), user_text),
@@ -167,7 +174,8 @@ impl Agent {
         Ok(who)
     }
 
-    fn process(&mut self, pid: u32) -> Result<Supposed, String> {
+    /// What a process is.
+    pub(super) fn process(&mut self, pid: u32) -> Result<Supposed, String> {
         let gone = |error: &dyn std::fmt::Display| format!("process {pid}: {error}");
         let process = procfs::process::Process::new(pid as i32).map_err(|error| gone(&error))?;
         let status = process.status().map_err(|error| gone(&error))?;

@@ -10,7 +10,7 @@ use portreeve_abi::Event;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::upkeep::DeviceEvents;
+use super::upkeep::{DeviceEvents, stirred};
 use super::{Agent, server, takeover};
 use crate::instance::Instance;
 use crate::kernel::{MapData, RingBuf, decode_event, event_stream};
@@ -56,8 +56,17 @@ pub fn run(options: &Options) -> Result<(), String> {
         .instance
         .make_folders()
         .map_err(|error| format!("cannot make {}: {error}; is /run writable?", options.instance.runtime.display()))?;
+    rights::many_files();
     let _lock = takeover::lock(options)?;
     let agent = prepare(options)?;
+    // Before there is another thread.
+    let writes =
+        [Some(options.instance.runtime.as_path()), Some(options.instance.state.as_path()), agent.guard.bpffs()];
+    if let Err(error) =
+        rights::read_only_but(&writes.into_iter().flatten().filter(|folder| folder.is_dir()).collect::<Vec<_>>())
+    {
+        tracing::info!("files that the agent need not write stay writable to it: {error}");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -76,15 +85,22 @@ fn prepare(options: &Options) -> Result<Agent, String> {
         Err(error) => instead(options, &error)?,
     };
     // What runs already is on record before anything is judged by that record.
+    let missing = agent.guard.missing();
     agent.guard.watch_execs();
     agent.remember_running();
     agent.guard.attach_calls().map_err(|error| error.to_string())?;
+    // Before the second lock, which would let nobody turn them off.
+    agent.end_raw_senders();
+    agent.guard.attach_more();
     // Before packets are judged, what is connected already gets its verdict.
     agent.guard.end_refused();
     agent.guard.attach_packets().map_err(|error| error.to_string())?;
+    // And what was on its way through connect() meanwhile.
+    agent.guard.end_refused();
     if let Err(error) = agent.guard.carry_over() {
         tracing::error!("counters of another version are not taken over: {error}");
     }
+    agent.alarm(missing);
     agent.keep_policy();
     Ok(agent)
 }
@@ -126,6 +142,8 @@ async fn serve(options: &Options, agent: Agent) -> Result<(), String> {
     let mut agent = agent;
     let ring = agent.guard.take_events().map_err(|error| error.to_string())?;
     let events = event_stream(ring).map_err(fail)?;
+    let stirs = agent.guard.take_stirs().map_err(|error| error.to_string())?;
+    let mut stirs = event_stream(stirs).map_err(fail)?;
     let listener = server::bind(&options.instance.socket())
         .map_err(|error| format!("cannot listen at {}: {error}", options.instance.socket().display()))?;
     let (mut interrupt, mut terminate, mut hangup) = (
@@ -165,9 +183,14 @@ async fn serve(options: &Options, agent: Agent) -> Result<(), String> {
             _ = look.tick() => {
                 let mut agent = agent.borrow_mut();
                 agent.look();
-                agent.look_after_programs();
+                agent.look_after_programs()?;
             }
-            _ = look_around.tick() => agent.borrow_mut().look_after_devices(),
+            () = stirred(&mut stirs, &agent) => agent.borrow_mut().look_after_programs()?,
+            _ = look_around.tick() => {
+                let mut agent = agent.borrow_mut();
+                agent.look_after_devices();
+                agent.look_after_senders();
+            }
             () = devices.next() => agent.borrow_mut().look_after_devices(),
         }
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Agent, Alarm};
-use crate::kernel::OBJECT_SHA256;
+use crate::kernel::{Ended, OBJECT_SHA256};
 use crate::rights::{self, Rights};
 
 /// The answer to `portreeve status`.
@@ -36,6 +36,10 @@ pub struct Status {
     pub counters: Counters,
     /// How many subjects the kernel counts for.
     pub subjects: u64,
+    /// What has become of refused connections that were there before the guard, or before a reload, since the agent
+    /// started.
+    #[serde(default)]
+    pub connections_ended: Ended,
     /// Details that were lost; the counters above are exact all the same.
     pub lost: LostDetails,
     /// What the agent may do.
@@ -109,10 +113,8 @@ impl Agent {
     /// Looks at everything now.
     pub fn status(&mut self) -> Status {
         let hooks = self.guard.hooks();
-        // Without the programs that watch execs taints are not seen; without any other a way is open.
-        let watches = ["exec", "fork", "exit"];
-        let guarding =
-            hooks.iter().filter(|hook| !watches.contains(&hook.name.as_str())).all(|hook| hook.state == "active");
+        // Without a program that only watches less is seen; without any other a way is open.
+        let guarding = hooks.iter().filter(|hook| !hook.optional).all(|hook| hook.state == "active");
         // A map that cannot be read shows as zeros, and in the hooks' state if it is gone.
         let tally = self.guard.totals().unwrap_or_default();
         let subjects = self.guard.subjects().map_or(0, |subjects| subjects.len() as u64);
@@ -130,6 +132,7 @@ impl Agent {
             policy: self.policy_status(),
             counters: counters(&tally),
             subjects,
+            connections_ended: self.guard.ended(),
             lost: LostDetails {
                 shed: at(Total::Shed),
                 uncounted_by_subject: at(Total::UncountedAllowed)

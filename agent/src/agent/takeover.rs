@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::Flock;
 
-use super::Options;
+use super::{Options, guarded, usable};
+use crate::clock::Clock;
 use crate::control::{Client, ClientError, Request};
-use crate::policy;
+use crate::kernel::Guard;
+use crate::policy::{self, SystemHost};
 
 /// How long the agent that runs may take to end.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The instance's lock, from the agent that has it if need be.
 ///
@@ -26,12 +28,9 @@ pub(super) fn lock(options: &Options) -> Result<Flock<File>, String> {
     if error.raw_os_error() != Some(libc::EWOULDBLOCK) {
         return Err(format!("cannot lock the instance \"{name}\": {error}"));
     }
-    // A policy that does not check must not cost the agent that runs.
-    let loaded = policy::load(&options.config);
-    if loaded.diagnostics.iter().any(policy::Diagnostic::is_error) {
-        let found: Vec<String> = loaded.diagnostics.iter().map(ToString::to_string).collect();
-        return Err(format!("{}\nthe agent of the instance \"{name}\" that is running goes on", found.join("\n")));
-    }
+    // What cannot guard must not cost the agent that does.
+    rehearse(options)
+        .map_err(|error| format!("{error}\nthe agent of the instance \"{name}\" that is running goes on"))?;
     tracing::info!("an agent of the instance \"{name}\" is running; it is asked to hand over");
     Client::ask(&options.instance.socket(), &Request::HandOver).and_then(Client::answer).map_err(|error| match &error {
         ClientError::Refused(why) => format!(
@@ -52,4 +51,16 @@ pub(super) fn lock(options: &Options) -> Result<Flock<File>, String> {
             }
         }
     }
+}
+
+/// Everything that can fail before the guard is touched: the policy, and whether the kernel takes the programs.
+fn rehearse(options: &Options) -> Result<(), String> {
+    let mut loaded = policy::load(&options.config);
+    if let (Some(cgroup), Some(policy)) = (&options.cgroup, &mut loaded.policy) {
+        policy.guard.cgroup.clone_from(cgroup);
+    }
+    let (policy, ..) = usable(loaded)?;
+    let resolved = policy::resolve(&policy, &mut SystemHost::new(None));
+    policy::compile(&policy, &resolved, 1, Clock::now()).map_err(|error| error.to_string())?;
+    Guard::rehearse(&guarded(&policy)?).map_err(|error| error.to_string())
 }

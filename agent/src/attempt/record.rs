@@ -390,7 +390,7 @@ fn parts(bytes: &[u8], used: u16) -> Vec<String> {
 }
 
 /// A text up to its NUL.
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     printable(bytes.split(|byte| *byte == 0).next().unwrap_or_default())
 }
 

@@ -98,6 +98,13 @@ fn text(status: &Status) -> String {
     if counters.dropped > 0 {
         lines.push(format!("{:<12}{} packets and frames dropped", "", counters.dropped));
     }
+    let ended = &status.connections_ended;
+    if ended.destroyed + ended.starved > 0 {
+        lines.push(format!(
+            "{:<12}of connections that were there already, {} ended and {} left without a way out",
+            "", ended.destroyed, ended.starved
+        ));
+    }
     let lost = &status.lost;
     if lost.shed + lost.not_stored + lost.uncounted_by_subject > 0 {
         lines.push(format!(

@@ -86,7 +86,21 @@ impl<'a> Btf<'a> {
         spellings.iter().find_map(|path| self.offset_of(path)).ok_or_else(|| BtfError::NoField(spellings.join(" or ")))
     }
 
+    /// The bit offset of a member, for those that are no whole bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`BtfError::NoField`] when there is none.
+    pub fn bits(&self, path: &str) -> Result<u32, BtfError> {
+        self.bits_of(path).ok_or_else(|| BtfError::NoField(path.to_owned()))
+    }
+
     fn offset_of(&self, path: &str) -> Option<u32> {
+        // A bit field inside a byte has no offset the programs could read at.
+        self.bits_of(path).filter(|bits| bits % 8 == 0).map(|bits| bits / 8)
+    }
+
+    fn bits_of(&self, path: &str) -> Option<u32> {
         let mut parts = path.split('.');
         let mut id = *self.structs.get(parts.next()?.as_bytes())?;
         let mut bits = 0;
@@ -95,8 +109,7 @@ impl<'a> Btf<'a> {
             id = member;
             bits += at;
         }
-        // A bit field inside a byte has no offset the programs could read at.
-        (bits % 8 == 0).then_some(bits / 8)
+        Some(bits)
     }
 
     /// The type and bit offset of a member.

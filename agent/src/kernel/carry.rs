@@ -10,8 +10,8 @@ use std::path::Path;
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use portreeve_abi::{SubjectCount, SubjectKey, Tally, Total};
 
-use super::KernelError;
 use super::guard::Guard;
+use super::{KernelError, sys};
 
 /// Counters of another layout.
 #[derive(Debug, Default)]
@@ -39,6 +39,10 @@ impl Guard {
             if version && path != self.map_pins {
                 others.push(path);
             }
+        }
+        if !others.is_empty() {
+            // The last of the programs before may still be counting.
+            sys::wait_for_running_programs();
         }
         for folder in others {
             self.carry(&counters(&folder))?;

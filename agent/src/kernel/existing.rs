@@ -6,20 +6,20 @@ use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv6Addr};
 
 use aya::programs::Iter;
-use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use portreeve_abi::{Existing, PROGRAM_EXISTING};
+use serde::{Deserialize, Serialize};
 
 use super::guard::{Guard, program_mut};
-use super::{KernelError, netns, sys};
+use super::{KernelError, netlink, netns, sys};
 
 /// `SOCK_DESTROY`, include/uapi/linux/sock_diag.h.
 const SOCK_DESTROY: u16 = 21;
 
 /// What became of the connections that the policy refuses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
     /// Reset, at both ends.
     pub destroyed: usize,
@@ -44,7 +44,7 @@ impl Guard {
         for connection in refused {
             by_namespace.entry(connection.connection.netns).or_default().push(connection);
         }
-        let namespaces = netns::all(|_| true).map_err(KernelError::Existing)?;
+        let (namespaces, _) = netns::all(|_| true).map_err(KernelError::Existing)?;
         for (namespace, connections) in by_namespace {
             let destroyed = match namespaces.get(&u64::from(namespace)) {
                 Some(file) => destroy_within(file, &connections),
@@ -100,21 +100,6 @@ fn destroy(connection: &Existing) -> io::Result<()> {
             cookie: [0xff; 8],
         },
     };
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_ACK;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(SockDiagMessage::InetRequest(request)));
-    message.finalize();
     // The crate knows the question only, not the order in the same form.
-    message.header.message_type = SOCK_DESTROY;
-    let mut buffer = vec![0; message.header.length as usize];
-    message.serialize(&mut buffer);
-    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
-    socket.bind_auto()?;
-    socket.send_to(&buffer, &SocketAddr::new(0, 0), 0)?;
-    let (answer, _) = socket.recv_from_full()?;
-    let answer = NetlinkMessage::<SockDiagMessage>::deserialize(&answer).map_err(io::Error::other)?;
-    let NetlinkPayload::Error(error) = answer.payload else {
-        return Err(io::Error::other("an answer of another kind"));
-    };
-    error.code.map_or(Ok(()), |code| Err(io::Error::from_raw_os_error(-code.get())))
+    netlink::order(NETLINK_SOCK_DIAG, SockDiagMessage::InetRequest(request), 0, Some(SOCK_DESTROY))
 }

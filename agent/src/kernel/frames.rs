@@ -1,26 +1,28 @@
 //! The frame programs on every device, new ones included.
 //!
 //! Which namespaces: the agent's own always. When all of the cgroup2 hierarchy is guarded, every other one that has a
-//! process or a name; when a sub-tree is, those that a process of it is in.
+//! process, a thread, a name or somebody who has it open; when a sub-tree is, those that a process of it is in.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
-use aya::Ebpf;
-use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact};
-use aya::programs::{Link as _, ProgramError, SchedClassifier, TcAttachType};
-use portreeve_abi::{PROGRAM_FRAME, PROGRAM_FRAME_IP};
-
-use super::guard::{Guard, pin_over, program_fd, program_mut};
+use super::clsact::{self, Occupant, Place};
+use super::devices::{self, Found, Framing};
+use super::guard::{Guard, program_fd};
 use super::status::HookStatus;
 use super::sys::{self, Target};
 use super::{KernelError, netns};
 
-/// The priority of the filter on kernels without tcx: before all others.
-const PRIORITY: u16 = 1;
+/// The beginning of the names of the devices' links.
+const LINK: &str = "frame-";
+/// The beginning of the names that say which devices' queueing discipline is this project's.
+const DISCIPLINE: &str = "clsact-";
+
+/// How often namespaces are looked for in places where there are seldom any.
+const THOROUGH: Duration = Duration::from_secs(10);
 
 /// A device: its network namespace, and its index there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,46 +31,6 @@ pub struct Device {
     pub netns: u64,
     /// The device's index.
     pub index: u32,
-}
-
-/// What the frames of a device begin with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Framing {
-    /// An Ethernet header.
-    Ethernet,
-    /// The IP header.
-    Ip,
-    /// Something that carries no IP, or in a way of its own.
-    Foreign,
-}
-
-impl Framing {
-    /// The framing of a type of device (`ARPHRD_…`, include/uapi/linux/if_arp.h).
-    fn of(kind: u16) -> Self {
-        match kind {
-            // ETHER, LOOPBACK.
-            1 | 772 => Self::Ethernet,
-            // PPP, RAWIP, TUNNEL, TUNNEL6, SIT, IPGRE, IP6GRE, VOID, NONE (TUN, WireGuard).
-            512 | 519 | 768 | 769 | 776 | 778 | 823 | 0xffff | 0xfffe => Self::Ip,
-            _ => Self::Foreign,
-        }
-    }
-
-    fn program(self) -> Option<&'static str> {
-        match self {
-            Self::Ethernet => Some(PROGRAM_FRAME),
-            Self::Ip => Some(PROGRAM_FRAME_IP),
-            Self::Foreign => None,
-        }
-    }
-}
-
-/// A device as it is found.
-#[derive(Clone, Debug)]
-struct Found {
-    index: u32,
-    name: String,
-    framing: Framing,
 }
 
 /// How a device stands.
@@ -81,283 +43,310 @@ enum State {
     Failed(String),
 }
 
+/// Whether a device has its program.
+enum Standing {
+    There,
+    /// It is there, but the program of somebody else's link comes before it and decides what it gets to see.
+    Behind(u32),
+    /// Something is in the way, or nothing is there.
+    Not(&'static str),
+}
+
 /// The devices that have their program.
 #[derive(Debug)]
 pub struct Frames {
-    /// Where the links are pinned.
-    folder: PathBuf,
-    handle: TcHandle,
-    everywhere: bool,
-    devices: BTreeMap<Device, (String, State)>,
-    /// The kernel has tcx, or it has not been asked yet.
+    instance: String,
+    pub(super) everywhere: bool,
+    /// The names of devices that may lead inwards.
+    pub(super) inside: Vec<String>,
+    devices: BTreeMap<Device, (Found, State)>,
+    /// The kernel has tcx.
     tcx: bool,
+    /// Links of others that come before ours, which have been said.
+    before: BTreeSet<(Device, u32)>,
+    /// Namespaces that could not be looked at, and why.
+    skipped: BTreeMap<u64, String>,
+    /// When the next look goes everywhere.
+    thorough: Instant,
+    /// Namespaces that a look everywhere has found, and no other would.
+    remote: BTreeMap<u64, File>,
 }
 
 impl Frames {
-    pub(super) fn new(instance: &str, pins: &Path, everywhere: bool) -> Self {
-        Self { folder: pins.join("links"), handle: handle(instance), everywhere, devices: BTreeMap::new(), tcx: true }
+    pub(super) fn new(instance: &str, everywhere: bool) -> Self {
+        // The loopback device has the same number in every namespace (LOOPBACK_IFINDEX, include/net/flow.h).
+        let tcx = sys::tcx_links(1).inspect_err(|error| tracing::info!("the kernel has no tcx: {error}")).is_ok();
+        Self {
+            instance: instance.to_owned(),
+            everywhere,
+            inside: Vec::new(),
+            devices: BTreeMap::new(),
+            tcx,
+            before: BTreeSet::new(),
+            skipped: BTreeMap::new(),
+            thorough: Instant::now(),
+            remote: BTreeMap::new(),
+        }
     }
 
     pub(super) fn status(&self) -> HookStatus {
-        let failed = self.devices.iter().find_map(|(_, (name, state))| match state {
-            State::Failed(why) => Some(format!("{name}: {why}")),
+        let failed = self.devices.values().find_map(|(found, state)| match state {
+            State::Failed(why) => Some(format!("{}: {why}", found.name)),
             State::Tcx | State::Clsact | State::Foreign => None,
         });
+        let skipped = self.skipped.iter().next().map(|(netns, why)| format!("network namespace {netns}: {why}"));
+        let failed = failed.or(skipped);
         let state = if failed.is_none() && !self.devices.is_empty() { "active" } else { "failed" };
         let mut status = HookStatus::new("frame", state, None, failed);
-        let names = |wanted: &State| {
-            let names = self.devices.values().filter(|(_, state)| state == wanted).map(|(name, _)| name.as_str());
-            names.collect::<Vec<_>>().join(", ")
+        let names = |wanted: &State, inside: bool| {
+            let wanted = self
+                .devices
+                .values()
+                .filter(|(found, state)| state == wanted && (found.framing == Framing::Inside) == inside);
+            wanted.map(|(found, _)| found.name.as_str()).collect::<Vec<_>>().join(", ")
         };
         let means = if self.tcx { ("tcx", State::Tcx) } else { ("clsact", State::Clsact) };
-        let mut by = format!("{} on {}", means.0, names(&means.1));
-        let foreign = names(&State::Foreign);
+        let mut by = format!("{} on {}", means.0, names(&means.1, false));
+        let (inside, foreign) = (names(&means.1, true), names(&State::Foreign, false));
+        if !inside.is_empty() {
+            by.push_str(&format!("; for this host's own sockets on {inside}, which lead inwards"));
+        }
         if !foreign.is_empty() {
             by.push_str(&format!("; not on {foreign}, which carry no IP that could be parsed"));
         }
         status.by = Some(by);
         status
     }
+}
 
-    fn pin(&self, device: Device) -> PathBuf {
-        // The BPF file system takes no name with a dot in it.
-        self.folder.join(format!("frame-{}-{}", device.netns, device.index))
-    }
+/// The name of a device's link.
+fn link_name(device: Device) -> String {
+    // The BPF file system takes no name with a dot in it.
+    format!("{LINK}{}-{}", device.netns, device.index)
 }
 
 impl Guard {
     /// Puts the frame programs on every device that has none yet, and puts back what was taken away. Says what it put
-    /// back.
+    /// back, and what comes before it.
     pub fn follow_devices(&mut self) -> Vec<String> {
-        let mut repaired = Vec::new();
+        let mut alarms = Vec::new();
         let mut seen = BTreeSet::new();
-        let namespaces = match self.namespaces() {
-            Ok(namespaces) => namespaces,
+        let (namespaces, mut skipped) = match self.namespaces() {
+            Ok(found) => found,
             Err(error) => {
                 tracing::error!("cannot look for network namespaces: {error}");
-                return repaired;
+                return alarms;
             }
         };
         for (inode, file) in namespaces {
-            let result = netns::within(&file, || self.follow_here(inode, &mut seen, &mut repaired));
-            match result {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) | Err(error) => tracing::warn!("network namespace {inode}: {error}"),
+            let result = netns::within(&file, || self.follow_here(inode, &mut seen, &mut alarms));
+            if let Ok(Err(error)) | Err(error) = result {
+                skipped.insert(inode, error.to_string());
             }
         }
-        self.forget_gone(&seen);
-        repaired
+        for (netns, why) in skipped.iter().filter(|(netns, why)| self.frames.skipped.get(netns) != Some(why)) {
+            tracing::error!("the devices of network namespace {netns} are not guarded: {why}");
+        }
+        self.forget_gone(&seen, &skipped);
+        self.frames.skipped = skipped;
+        alarms
     }
 
-    /// The namespaces whose devices are guarded.
-    fn namespaces(&self) -> io::Result<BTreeMap<u64, File>> {
-        if self.frames.everywhere {
-            let mut all = netns::all(|_| true)?;
-            netns::add_named(&mut all);
-            return Ok(all);
+    /// The namespaces whose devices are guarded, and those that cannot be opened.
+    ///
+    /// Now and then those as well that only a thread is in, or nobody who has it open, which takes longer to find.
+    fn namespaces(&mut self) -> io::Result<(BTreeMap<u64, File>, BTreeMap<u64, String>)> {
+        if !self.frames.everywhere {
+            let members = self.members();
+            return netns::all(|pid| members.contains(&pid));
         }
-        let members = self.members();
-        netns::all(|pid| members.contains(&pid))
+        let (mut all, mut skipped) = netns::all(|_| true)?;
+        netns::add_named(&mut all, &mut skipped);
+        if Instant::now() >= self.frames.thorough {
+            let known: BTreeSet<u64> = all.keys().copied().collect();
+            netns::add_threads(&mut all, &mut skipped);
+            netns::add_held(&mut all, &mut skipped);
+            self.frames.remote.clear();
+            for (inode, file) in all.iter().filter(|(inode, _)| !known.contains(inode)) {
+                self.frames.remote.insert(*inode, file.try_clone()?);
+            }
+            self.frames.thorough = Instant::now() + THOROUGH;
+        } else {
+            for (inode, file) in &self.frames.remote {
+                all.entry(*inode).or_insert(file.try_clone()?);
+            }
+        }
+        Ok((all, skipped))
     }
 
     /// In the namespace of the thread.
-    fn follow_here(&mut self, netns: u64, seen: &mut BTreeSet<Device>, repaired: &mut Vec<String>) -> io::Result<()> {
-        for found in devices()? {
+    fn follow_here(&mut self, netns: u64, seen: &mut BTreeSet<Device>, alarms: &mut Vec<String>) -> io::Result<()> {
+        for found in devices::all(&self.frames.inside)? {
             let device = Device { netns, index: found.index };
             seen.insert(device);
-            let known = self.frames.devices.get(&device).map(|(_, state)| state.clone());
-            let there = match &known {
-                Some(State::Tcx) => self.tcx_is_there(device, &found),
-                // Adding it again says whether it is there.
-                Some(State::Clsact) => {
-                    matches!(add_clsact(&mut self.ebpf, &found, self.frames.handle), Ok(false))
+            // One that leads elsewhere than before is as good as new.
+            let known = self.frames.devices.get(&device).filter(|(before, _)| before.framing == found.framing);
+            let known = known.map(|(_, state)| state.clone());
+            let why = match self.standing(device, &found, known.as_ref()) {
+                Standing::There => continue,
+                Standing::Behind(link) => {
+                    if self.frames.before.insert((device, link)) {
+                        alarms.push(format!(
+                            "frame: on {} the program of another's link (id {link}) comes before ours, which sees only what \
+                             that lets on",
+                            found.name
+                        ));
+                    }
+                    continue;
                 }
-                Some(State::Failed(_)) | None => false,
-                Some(State::Foreign) => true,
+                Standing::Not(why) => why,
             };
-            if there {
-                continue;
-            }
-            let (state, new) = self.attach_device(device, &found);
-            if let Some(State::Tcx | State::Clsact) = known
-                && new
-            {
-                repaired.push(format!("frame: it is gone from {}; it was put back", found.name));
+            let state = match self.attach_device(device, &found) {
+                Ok(state) => state,
+                // The device has gone in the meantime.
+                Err(KernelError::Attach { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => continue,
+                Err(error) => State::Failed(error.to_string()),
+            };
+            if let (Some(State::Tcx | State::Clsact), State::Tcx | State::Clsact) = (&known, &state) {
+                alarms.push(format!("frame: {why} {}; it was put back", found.name));
             }
             if let State::Failed(why) = &state
                 && known.as_ref() != Some(&state)
             {
                 tracing::error!("frames by {} are not guarded: {why}", found.name);
             }
-            self.frames.devices.insert(device, (found.name, state));
+            self.frames.devices.insert(device, (found, state));
         }
         Ok(())
     }
 
-    /// Whether a device has this agent's program, by the link that is pinned for it.
-    fn tcx_is_there(&self, device: Device, found: &Found) -> bool {
-        let Some(program) = found.framing.program().and_then(|name| self.ebpf.program(name)) else { return false };
-        let (Ok(program), Ok(link)) = (program.info(), sys::open_pinned(&self.frames.pin(device))) else {
-            return false;
+    /// Whether a device has this agent's program.
+    fn standing(&self, device: Device, found: &Found, known: Option<&State>) -> Standing {
+        let Some(program) = found.framing.program() else {
+            let said = matches!(known, Some(State::Foreign));
+            return if said { Standing::There } else { Standing::Not("") };
         };
-        sys::link_info(link.as_fd()).is_ok_and(|info| info.device == device.index && info.program == program.id())
-    }
-
-    /// Attaches to one device; true when nothing of ours was there before.
-    fn attach_device(&mut self, device: Device, found: &Found) -> (State, bool) {
-        let Some(program) = found.framing.program() else { return (State::Foreign, false) };
-        if self.frames.tcx {
-            match self.attach_tcx(device, program) {
-                Ok(new) => return (State::Tcx, new),
-                // Linux before 6.6 does not know this kind of link.
-                Err(KernelError::Attach { source, .. }) if source.raw_os_error() == Some(libc::EINVAL) => {
-                    tracing::info!("the kernel has no tcx; the frame programs go to clsact");
-                    self.frames.tcx = false;
+        let program = self.program_id(program);
+        match known {
+            Some(State::Tcx) => {
+                let name = link_name(device);
+                let Some((_, info)) = self.links.held(&name) else { return Standing::Not("it is gone from") };
+                if info.device != device.index {
+                    return Standing::Not("it is gone from");
                 }
-                Err(error) => return (State::Failed(error.to_string()), false),
+                if Some(info.program) != program {
+                    return Standing::Not("another program is in its place on");
+                }
+                if !self.links.is_pinned(&name) {
+                    return Standing::Not("its pin is gone for");
+                }
+                match sys::tcx_links(device.index).ok().and_then(|links| links.first().copied()) {
+                    Some(first) if first != info.id => Standing::Behind(first),
+                    Some(_) | None => Standing::There,
+                }
             }
-        }
-        match attach_clsact(&mut self.ebpf, found, self.frames.handle) {
-            Ok(new) => (State::Clsact, new),
-            Err(error) => (State::Failed(error.to_string()), false),
+            Some(State::Clsact) => match Place::of(&self.frames.instance, device.index).occupant() {
+                Ok(Occupant::Ours(id)) if Some(id) == program => Standing::There,
+                Ok(Occupant::Ours(_) | Occupant::Other) => Standing::Not("another program is in its place on"),
+                Ok(Occupant::None) => Standing::Not("it is gone from"),
+                // Asked again in a second.
+                Err(error) => {
+                    tracing::debug!("{}: {error}", found.name);
+                    Standing::There
+                }
+            },
+            Some(State::Failed(_) | State::Foreign) | None => Standing::Not("it is not on"),
         }
     }
 
-    fn attach_tcx(&self, device: Device, program: &'static str) -> Result<bool, KernelError> {
-        let pin = self.frames.pin(device);
+    /// Attaches to one device.
+    fn attach_device(&mut self, device: Device, found: &Found) -> Result<State, KernelError> {
+        let Some(program) = found.framing.program() else { return Ok(State::Foreign) };
+        if self.frames.tcx {
+            self.attach_tcx(device, program)?;
+            return Ok(State::Tcx);
+        }
+        let fail = |source| KernelError::Attach { hook: "tc egress", source };
+        if clsact::add_discipline(device.index).map_err(fail)? {
+            let mark = self.pins.join(format!("{DISCIPLINE}{}-{}", device.netns, device.index));
+            if let Err(error) = fs::create_dir_all(&mark) {
+                tracing::debug!("{}: {error}", mark.display());
+            }
+        }
+        let place = Place::of(&self.frames.instance, device.index);
+        place.put(program_fd(&self.ebpf, program)?, program).map_err(fail)?;
+        Ok(State::Clsact)
+    }
+
+    fn attach_tcx(&mut self, device: Device, program: &'static str) -> Result<(), KernelError> {
+        let fail = |source| KernelError::Attach { hook: "tcx egress", source };
+        let name = link_name(device);
         let program = program_fd(&self.ebpf, program)?;
-        if let Ok(link) = sys::open_pinned(&pin)
-            && sys::link_info(link.as_fd()).is_ok_and(|info| info.device == device.index)
-            && sys::link_update(link.as_fd(), program).is_ok()
+        // A device that came from another namespace has brought its link along.
+        let there = sys::tcx_links(device.index).map_err(fail)?;
+        let ours = self.links.names(|name, info| name.starts_with(LINK) && there.contains(&info.id));
+        if let Some(ours) = ours.first()
+            && let Some((link, _)) = self.links.held(ours)
         {
-            return Ok(false);
+            sys::link_update(link, program).map_err(fail)?;
+            return if *ours == name { self.links.pin_again(&name) } else { self.links.rename(ours, &name) };
         }
-        let link = sys::link_create(program, Target::Device(device.index));
-        let link = link.map_err(|source| KernelError::Attach { hook: "tcx egress", source })?;
-        pin_over(link.as_fd(), &pin)?;
-        Ok(true)
+        let link = sys::link_create(program, Target::Device(device.index)).map_err(fail)?;
+        self.links.keep(&name, link)
     }
 
-    /// Lets the pins go that an agent before this one has left for devices that are no more.
-    pub(super) fn sweep_devices(&self) {
-        for entry in fs::read_dir(&self.frames.folder).into_iter().flatten().flatten() {
-            let ours = entry.file_name().to_string_lossy().starts_with("frame-");
-            let link = sys::open_pinned(&entry.path()).and_then(|link| sys::link_info(link.as_fd()));
-            if ours
-                && link.is_ok_and(|info| info.device == 0)
-                && let Err(error) = fs::remove_file(entry.path())
-            {
-                tracing::debug!("{}: {error}", entry.path().display());
-            }
+    /// Lets the links go that an agent before this one has left for devices that are no more.
+    pub(super) fn sweep_devices(&mut self) {
+        for name in self.links.names(|name, info| name.starts_with(LINK) && info.device == 0) {
+            self.links.release(&name);
         }
     }
 
-    /// Lets the pins of devices go that are no more.
-    fn forget_gone(&mut self, seen: &BTreeSet<Device>) {
-        let gone: Vec<Device> = self.frames.devices.keys().filter(|device| !seen.contains(device)).copied().collect();
+    /// Forgets devices that are no more. A namespace that nobody is in any more, or that could not be entered, keeps its
+    /// programs.
+    fn forget_gone(&mut self, seen: &BTreeSet<Device>, skipped: &BTreeMap<u64, String>) {
+        let gone = |device: &Device| !seen.contains(device) && !skipped.contains_key(&device.netns);
+        let gone: Vec<Device> = self.frames.devices.keys().filter(|device| gone(device)).copied().collect();
         for device in gone {
             self.frames.devices.remove(&device);
-            let pin = self.frames.pin(device);
-            let empty = sys::open_pinned(&pin).and_then(|link| sys::link_info(link.as_fd()));
-            // A namespace that nobody is in any more, or that could not be entered, keeps its programs.
-            if empty.is_ok_and(|info| info.device == 0)
-                && let Err(error) = fs::remove_file(&pin)
-            {
-                tracing::debug!("{}: {error}", pin.display());
+            self.frames.before.retain(|(before, _)| *before != device);
+            let name = link_name(device);
+            if self.links.held(&name).is_some_and(|(_, info)| info.device == 0) {
+                self.links.release(&name);
             }
         }
     }
 }
 
-/// Adds the program as a filter of the clsact queueing discipline; false when the instance has one there already.
-fn add_clsact(ebpf: &mut Ebpf, found: &Found, handle: TcHandle) -> Result<bool, KernelError> {
-    let Some(name) = found.framing.program() else { return Ok(false) };
-    let fail = |error| KernelError::program("tc egress", error);
-    // An error means that it is there already, or shows at the next step.
-    if let Err(error) = qdisc_add_clsact(&found.name) {
-        tracing::trace!("{}: {error}", found.name);
-    }
-    let program: &mut SchedClassifier = program_mut(ebpf, name)?;
-    let options = TcAttachOptions::Netlink(NlOptions { priority: PRIORITY, handle, classid: None });
-    match program.attach_with_options(&found.name, TcAttachType::Egress, options) {
-        // Dropped, the link would be detached. It stays with the device.
-        Ok(id) => std::mem::forget(program.take_link(id).map_err(fail)?),
-        Err(error) if is_taken(&error) => return Ok(false),
-        Err(error) => return Err(fail(error)),
-    }
-    Ok(true)
-}
-
-/// The handle has a filter.
-fn is_taken(error: &ProgramError) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if error.downcast_ref::<io::Error>().is_some_and(|error| error.raw_os_error() == Some(libc::EEXIST)) {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
-}
-
-/// Adds the program, or puts it in the place of the instance's filter. True when there was none.
-fn attach_clsact(ebpf: &mut Ebpf, found: &Found, handle: TcHandle) -> Result<bool, KernelError> {
-    if add_clsact(ebpf, found, handle)? {
-        return Ok(true);
-    }
-    let Some(name) = found.framing.program() else { return Ok(false) };
-    let fail = |error| KernelError::program("tc egress", error);
-    let link = clsact_link(&found.name, handle).map_err(|error| fail(TcError::from(error).into()))?;
-    let program: &mut SchedClassifier = program_mut(ebpf, name)?;
-    let id = program.attach_to_link(link).map_err(fail)?;
-    std::mem::forget(program.take_link(id).map_err(fail)?);
-    Ok(false)
-}
-
-/// The filter of an instance on a device, as something to replace or detach.
-fn clsact_link(device: &str, handle: TcHandle) -> io::Result<SchedClassifierLink> {
-    SchedClassifierLink::attached(device, TcAttachType::Egress, PRIORITY, handle, None)
-}
-
-/// The number by which an instance knows its filters.
-fn handle(instance: &str) -> TcHandle {
-    // FNV-1a (Fowler, Noll, Vo), folded to 15 bits; 0 would let the kernel choose.
-    let hash = instance.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    TcHandle::new(0, ((hash ^ hash >> 15) & 0x7fff) as u16 + 1)
-}
-
-/// Takes an instance's filters from every device of every namespace, on kernels without tcx; the links of tcx go with
-/// their pins.
+/// Takes an instance's filters, and the queueing disciplines that were made for them, from every device of every
+/// namespace, on kernels without tcx; the links of tcx go with their pins. What cannot be looked at is said.
 ///
 /// # Errors
 ///
 /// When /proc cannot be read.
-pub(super) fn detach(instance: &str) -> io::Result<()> {
-    let handle = handle(instance);
-    let mut namespaces = netns::all(|_| true)?;
-    netns::add_named(&mut namespaces);
-    netns::add_held(&mut namespaces);
-    for file in namespaces.values() {
-        netns::within(file, || {
-            for found in devices().unwrap_or_default() {
-                if let Ok(link) = clsact_link(&found.name, handle)
-                    && let Err(error) = link.detach()
-                {
-                    tracing::trace!("{}: {error}", found.name);
+pub(super) fn detach(instance: &str, pins: &Path) -> io::Result<()> {
+    let (mut namespaces, mut skipped) = netns::all(|_| true)?;
+    netns::add_named(&mut namespaces, &mut skipped);
+    netns::add_held(&mut namespaces, &mut skipped);
+    for (netns, file) in &namespaces {
+        let cleared = netns::within(file, || {
+            for found in devices::all(&[])? {
+                let ours = pins.join(format!("{DISCIPLINE}{netns}-{}", found.index)).exists();
+                let cleared = Place::of(instance, found.index)
+                    .clear()
+                    .and_then(|()| if ours { clsact::remove_discipline(found.index) } else { Ok(()) });
+                if let Err(error) = cleared {
+                    tracing::warn!("{}: {error}", found.name);
                 }
             }
-        })?;
+            Ok(())
+        });
+        if let Ok(Err(error)) | Err(error) = cleared {
+            skipped.insert(*netns, error.to_string());
+        }
+    }
+    for (netns, why) in skipped {
+        tracing::warn!("network namespace {netns} was not looked at: {why}");
     }
     Ok(())
-}
-
-/// The devices of the thread's network namespace.
-fn devices() -> io::Result<Vec<Found>> {
-    let mut devices = BTreeMap::new();
-    for address in nix::ifaddrs::getifaddrs()? {
-        let Some(link) = address.address.as_ref().and_then(|address| address.as_link_addr()) else { continue };
-        let (index, kind) = (link.ifindex() as u32, link.hatype());
-        devices.insert(index, Found { index, name: address.interface_name, framing: Framing::of(kind) });
-    }
-    Ok(devices.into_values().collect())
 }

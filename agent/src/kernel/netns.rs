@@ -18,54 +18,77 @@ pub fn own() -> io::Result<u64> {
     Ok(fs::metadata("/proc/self/ns/net")?.ino())
 }
 
-/// Every network namespace that has a process `counts` says yes to, or a name, by inode number; the agent's own always.
+/// Every network namespace that has a process `counts` says yes to, or a name, by inode number, the agent's own always;
+/// and those that are there and cannot be opened, with why.
 ///
 /// # Errors
 ///
 /// When /proc cannot be read.
-pub fn all(counts: impl Fn(u32) -> bool) -> io::Result<BTreeMap<u64, File>> {
-    let mut found = BTreeMap::new();
-    add(&mut found, Path::new("/proc/self/ns/net"))?;
+pub fn all(counts: impl Fn(u32) -> bool) -> io::Result<(BTreeMap<u64, File>, BTreeMap<u64, String>)> {
+    let (mut found, mut skipped) = (BTreeMap::new(), BTreeMap::new());
+    add(&mut found, &mut skipped, Path::new("/proc/self/ns/net"))?;
     for entry in fs::read_dir("/proc")?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         if counts(pid) {
             // A process that has just ended, or a zombie, has none any more.
-            if let Err(error) = add(&mut found, &entry.path().join("ns/net")) {
+            if let Err(error) = add(&mut found, &mut skipped, &entry.path().join("ns/net")) {
                 tracing::trace!("process {pid}: {error}");
             }
         }
     }
-    Ok(found)
+    Ok((found, skipped))
 }
 
 /// Adds the namespaces that have a name: those mounted somewhere, as by `ip netns add` (ip-netns(8)) and Docker.
-pub fn add_named(found: &mut BTreeMap<u64, File>) {
+pub fn add_named(found: &mut BTreeMap<u64, File>, skipped: &mut BTreeMap<u64, String>) {
     let mounts = procfs::process::Process::myself().and_then(|me| me.mountinfo());
     for mount in mounts.into_iter().flatten().filter(|mount| mount.fs_type == "nsfs" && mount.root.starts_with("net:"))
     {
-        if let Err(error) = add(found, &mount.mount_point) {
+        if let Err(error) = add(found, skipped, &mount.mount_point) {
             tracing::debug!("{}: {error}", mount.mount_point.display());
         }
     }
 }
 
 /// Adds the namespaces that nobody is in and some process has open.
-pub fn add_held(found: &mut BTreeMap<u64, File>) {
+pub fn add_held(found: &mut BTreeMap<u64, File>, skipped: &mut BTreeMap<u64, String>) {
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
         for entry in fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten() {
             let holds = fs::read_link(entry.path()).is_ok_and(|to| to.to_string_lossy().starts_with("net:["));
-            if holds && let Err(error) = add(found, &entry.path()) {
+            if holds && let Err(error) = add(found, skipped, &entry.path()) {
                 tracing::debug!("{}: {error}", entry.path().display());
             }
         }
     }
 }
 
-fn add(found: &mut BTreeMap<u64, File>, path: &Path) -> io::Result<()> {
+/// Adds the namespaces that only a thread is in which is not its process's first.
+pub fn add_threads(found: &mut BTreeMap<u64, File>, skipped: &mut BTreeMap<u64, String>) {
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        for thread in fs::read_dir(process.path().join("task")).into_iter().flatten().flatten() {
+            if let Err(error) = add(found, skipped, &thread.path().join("ns/net")) {
+                tracing::trace!("{}: {error}", thread.path().display());
+            }
+        }
+    }
+}
+
+/// Opens a namespace that is not known yet. The error is about the path: nothing is there any more. One that is there and
+/// cannot be opened is skipped.
+fn add(found: &mut BTreeMap<u64, File>, skipped: &mut BTreeMap<u64, String>, path: &Path) -> io::Result<()> {
     // Most are one that is known; opening is the dearer call.
     let inode = fs::metadata(path)?.ino();
     if let Entry::Vacant(place) = found.entry(inode) {
-        place.insert(File::open(path)?);
+        match File::open(path) {
+            Ok(file) => {
+                place.insert(file);
+                skipped.remove(&inode);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(error),
+            Err(error) => {
+                skipped.insert(inode, error.to_string());
+            }
+        }
     }
     Ok(())
 }

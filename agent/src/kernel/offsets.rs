@@ -11,6 +11,9 @@ use super::btf::{Btf, BtfError};
 /// The first field this kernel does not have.
 pub fn find(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
     let at = |spellings: &[&str]| btf.offset(spellings);
+    // Two bits of a byte, counted from its low end on little-endian machines and from its high end on the others.
+    let summed = btf.bits("sk_buff.ip_summed")?;
+    let summed = if cfg!(target_endian = "big") { summed / 8 * 8 + 6 - summed % 8 } else { summed };
     Ok(Offsets {
         task_mm: at(&["task_struct.mm"])?,
         task_cred: at(&["task_struct.cred"])?,
@@ -86,5 +89,11 @@ pub fn find(btf: &Btf<'_>) -> Result<Offsets, BtfError> {
         inet_mc_index: at(&["inet_sock.mc_index"])?,
         inet_pinet6: at(&["inet_sock.pinet6"]).unwrap_or_default(),
         ipv6_mcast_oif: at(&["ipv6_pinfo.mcast_oif"]).unwrap_or_default(),
+        skb_head: at(&["sk_buff.head"])?,
+        skb_data: at(&["sk_buff.data"])?,
+        skb_csum_start: at(&["sk_buff.csum_start"])?,
+        skb_csum_offset: at(&["sk_buff.csum_offset"])?,
+        skb_summed: summed / 8,
+        skb_summed_shift: summed % 8,
     })
 }

@@ -7,7 +7,7 @@ use super::sys::LinkInfo;
 /// How a hook is doing.
 #[derive(Clone, Debug, Serialize)]
 pub struct HookStatus {
-    /// `connect4`, `connect6`, `setsockopt`, `packet`, `frame`, `exec`, `fork`, `exit`.
+    /// `connect4`, `connect6`, `setsockopt`, `packet`, `frame`; `exec`, `fork`, `exit`, `reach`, `bpf`, `lsm`.
     pub name: String,
     /// `active`, `failed` or `absent`.
     pub state: &'static str,
@@ -18,6 +18,9 @@ pub struct HookStatus {
     /// By what means, and where, as far as that is not the same everywhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
+    /// Without it the guard is as tight, and knows less.
+    #[serde(skip)]
+    pub optional: bool,
     /// Why it is not active.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
@@ -31,7 +34,12 @@ impl HookStatus {
             link: info.map(|info| info.id),
             program: info.map(|info| info.program),
             by: None,
+            optional: state == "absent",
             why,
         }
+    }
+
+    pub(super) fn only_watches(self) -> Self {
+        Self { optional: true, ..self }
     }
 }

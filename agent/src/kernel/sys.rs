@@ -12,9 +12,12 @@ use tokio::io::unix::AsyncFd;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_PROG_QUERY: libc::c_int = 16;
+const BPF_RAW_TRACEPOINT_OPEN: libc::c_int = 17;
 const BPF_MAP_FREEZE: libc::c_int = 22;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
+const BPF_LINK_GET_FD_BY_ID: libc::c_int = 30;
 /// `enum bpf_attach_type`.
 const CGROUP_INET_EGRESS: u32 = 1;
 const CGROUP_INET4_CONNECT: u32 = 10;
@@ -91,6 +94,31 @@ struct LinkUpdate {
     old_prog_fd: u32,
 }
 
+/// `bpf_attr` of BPF_RAW_TRACEPOINT_OPEN.
+#[repr(C)]
+struct RawTracepointOpen {
+    name: u64,
+    prog_fd: u32,
+    _pad: u32,
+}
+
+/// `bpf_attr` of BPF_PROG_QUERY, with as much of it as queries of devices use.
+#[repr(C)]
+#[derive(Default)]
+struct ProgQuery {
+    target: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    count: u32,
+    _pad: u32,
+    prog_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
+}
+
 /// One `bpf(2)` call.
 fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<libc::c_long> {
     // SAFETY: `attributes` is a `repr(C)` prefix of `union bpf_attr` of the size that is named; the kernel treats the
@@ -131,6 +159,21 @@ pub fn link_create(program: BorrowedFd<'_>, target: Target<'_>) -> io::Result<Ow
     let prog_fd = program.as_raw_fd() as u32;
     let mut attributes = LinkCreate { prog_fd, target, attach_type, flags, ..LinkCreate::default() };
     let link = bpf(BPF_LINK_CREATE, &mut attributes)?;
+    // SAFETY: a descriptor the kernel has just made for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(link as i32) })
+}
+
+/// Attaches a program to a raw tracepoint, or to the kernel function it was loaded for; it stays as long as the link is
+/// open or pinned. Since Linux 4.17.
+///
+/// # Errors
+///
+/// Those of the system call.
+pub fn raw_tracepoint_open(program: BorrowedFd<'_>, tracepoint: Option<&str>) -> io::Result<OwnedFd> {
+    let name = tracepoint.map(CString::new).transpose()?;
+    let name_address = name.as_ref().map_or(0, |name| name.as_ptr() as u64);
+    let mut attributes = RawTracepointOpen { name: name_address, prog_fd: program.as_raw_fd() as u32, _pad: 0 };
+    let link = bpf(BPF_RAW_TRACEPOINT_OPEN, &mut attributes)?;
     // SAFETY: a descriptor the kernel has just made for us.
     Ok(unsafe { OwnedFd::from_raw_fd(link as i32) })
 }
@@ -182,6 +225,38 @@ pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     })
 }
 
+/// The links of a device of the thread's network namespace at tcx egress, in their order; 0 for a program without one.
+/// Since Linux 6.6.
+///
+/// # Errors
+///
+/// Those of the system call; EINVAL where the kernel has no tcx.
+pub fn tcx_links(device: u32) -> io::Result<Vec<u32>> {
+    // More than the kernel lets a device have (BPF_MPROG_MAX, include/linux/bpf_mprog.h).
+    let mut links = vec![0_u32; 64];
+    let mut programs = vec![0_u32; links.len()];
+    let mut attributes = ProgQuery {
+        target: device,
+        attach_type: TCX_EGRESS,
+        prog_ids: programs.as_mut_ptr() as u64,
+        count: links.len() as u32,
+        link_ids: links.as_mut_ptr() as u64,
+        ..ProgQuery::default()
+    };
+    bpf(BPF_PROG_QUERY, &mut attributes)?;
+    links.truncate(attributes.count as usize);
+    Ok(links)
+}
+
+/// Whether there is a link of this id, in so far as the caller may know.
+#[must_use]
+pub fn link_exists(id: u32) -> bool {
+    // `bpf_attr` of BPF_LINK_GET_FD_BY_ID: the id, the next one (unused), flags.
+    let mut attributes = [id, 0, 0];
+    // SAFETY: a descriptor the kernel has just made for us.
+    bpf(BPF_LINK_GET_FD_BY_ID, &mut attributes).map(|fd| drop(unsafe { OwnedFd::from_raw_fd(fd as i32) })).is_ok()
+}
+
 /// Puts another program behind a link, in one step: no moment without a program.
 ///
 /// # Errors
@@ -194,6 +269,78 @@ pub fn link_update(link: BorrowedFd<'_>, program: impl AsFd) -> io::Result<()> {
         ..LinkUpdate::default()
     };
     bpf(BPF_LINK_UPDATE, &mut attributes).map(drop)
+}
+
+/// An option of a socket that is an integer.
+///
+/// # Errors
+///
+/// Those of getsockopt(2).
+pub fn option(socket: &OwnedFd, level: i32, name: i32) -> io::Result<i32> {
+    let (mut value, mut size) = (0_i32, size_of::<i32>() as libc::socklen_t);
+    // SAFETY: the integer with its size, alive during the call.
+    let got = unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut size) };
+    if got == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sets an option of a socket that is an integer.
+///
+/// # Errors
+///
+/// Those of setsockopt(2).
+pub fn set_option(socket: &OwnedFd, level: i32, name: i32, value: i32) -> io::Result<()> {
+    let size = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: an integer of the size named.
+    let set = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size) };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A process as a descriptor. Since Linux 5.3.
+///
+/// # Errors
+///
+/// Those of pidfd_open(2).
+pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a descriptor the kernel has just made for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// A descriptor of another process, as one of ours. Since Linux 5.6.
+///
+/// # Errors
+///
+/// Those of pidfd_getfd(2).
+pub fn pidfd_getfd(process: &OwnedFd, number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a descriptor the kernel has just made for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Makes a mount, and with `below` all mounts below it, read-only or writable. Since Linux 5.12.
+///
+/// # Errors
+///
+/// Those of mount_setattr(2).
+pub fn set_read_only(mount: &Path, below: bool, read_only: bool) -> io::Result<()> {
+    let path = CString::new(mount.as_os_str().as_bytes())?;
+    // `struct mount_attr`, include/uapi/linux/mount.h: what is set, what is cleared, propagation, user namespace.
+    let attributes = if read_only { [libc::MOUNT_ATTR_RDONLY, 0, 0, 0] } else { [0, libc::MOUNT_ATTR_RDONLY, 0, 0] };
+    let flags = if below { libc::AT_RECURSIVE } else { 0 };
+    let size = size_of_val(&attributes);
+    // SAFETY: a path that ends with NUL and a structure of the size named, alive during the call.
+    let done = unsafe {
+        libc::syscall(libc::SYS_mount_setattr, libc::AT_FDCWD, path.as_ptr(), flags, attributes.as_ptr(), size)
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Forbids every further write to a map from outside the kernel's programs.
@@ -224,6 +371,16 @@ pub fn decode_event(bytes: &[u8]) -> Option<portreeve_abi::Event> {
     }
     // SAFETY: as many bytes as the structure has, and any bytes are a value of it; the read needs no alignment.
     Some(unsafe { bytes.as_ptr().cast::<portreeve_abi::Event>().read_unaligned() })
+}
+
+/// The record of what may have moved a program; `None` when it is not one of this version.
+#[must_use]
+pub fn decode_stir(bytes: &[u8]) -> Option<portreeve_abi::Stir> {
+    if bytes.len() != size_of::<portreeve_abi::Stir>() {
+        return None;
+    }
+    // SAFETY: as in `decode_event`.
+    Some(unsafe { bytes.as_ptr().cast::<portreeve_abi::Stir>().read_unaligned() })
 }
 
 /// The records in what the iterator has written; a cut one at the end is left out.

@@ -41,6 +41,7 @@ impl Guard {
     ///
     /// Why it could not be written; the policy before it stays in force then, whole.
     pub fn apply(&mut self, policy: &Compiled) -> Result<(), KernelError> {
+        self.frames.inside.clone_from(&policy.inside);
         let before = self.active_generation()?;
         // What an agent that died in the middle of this has left.
         self.sweep(before)?;
@@ -70,7 +71,12 @@ impl Guard {
     /// Ends connections that the policy refuses. Where the kernel does not look for them, the packet programs let
     /// nothing through that has no verdict.
     pub fn end_refused(&mut self) {
-        match self.judge_existing() {
+        let ended = self.judge_existing();
+        if let Ok(ended) = &ended {
+            self.ended.destroyed += ended.destroyed;
+            self.ended.starved += ended.starved;
+        }
+        match ended {
             Ok(ended) if ended == Ended::default() => {}
             Ok(Ended { destroyed, starved }) => tracing::warn!(
                 "connections to guarded ports that were there already and are refused: {destroyed} ended, {starved} left \

@@ -1,11 +1,15 @@
 //! Whether every program is where it belongs, and putting back what is not.
 
-use std::io;
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
 
-use super::guard::{CALLS, Guard, PACKETS, WATCHES, pin_over};
+use portreeve_abi::{ActivePolicy, PolicyHeader};
+
+use super::attach::{CALLS, PACKETS, WATCHES};
+use super::guard::Guard;
+use super::links::pin_over;
 use super::status::HookStatus;
-use super::sys;
+use super::{KernelError, trampoline};
 
 impl Guard {
     /// How every hook is doing, asked of the kernel now.
@@ -16,50 +20,105 @@ impl Guard {
             Err(why) => HookStatus::new(name, "absent", None, Some(why.clone())),
             Ok(()) => self.hook(name, program, true),
         });
-        calls.chain([self.frames.status()]).chain(watches).collect()
+        let more = trampoline::all().map(|(name, program)| match self.absent.get(name) {
+            Some(why) => HookStatus::new(name, "absent", None, Some(why.clone())),
+            None => self.hook(name, program, true),
+        });
+        calls.chain([self.frames.status()]).chain(watches).chain(more).collect()
     }
 
     /// One hook's link: there, on the cgroup, and with this agent's program behind it.
     fn hook(&self, name: &str, program: &'static str, watch: bool) -> HookStatus {
-        let info = sys::open_pinned(&self.link_pin(name)).and_then(|link| sys::link_info(link.as_fd()));
+        let info = self.links.held(name).map(|(_, info)| info);
         let why = match &info {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Some("its pin is gone".to_owned()),
-            Err(error) => Some(error.to_string()),
-            Ok(info) if !watch && info.cgroup != self.cgroup_id => Some("it is detached".to_owned()),
-            Ok(info) if self.program_id(program) != Some(info.program) => {
-                Some("another program is in its place".to_owned())
-            }
-            Ok(_) => None,
+            None => Some("it was never attached"),
+            Some(info) if !watch && info.cgroup != self.cgroup_id => Some("it is detached"),
+            Some(info) if self.program_id(program) != Some(info.program) => Some("another program is in its place"),
+            Some(_) if !self.links.is_pinned(name) => Some("its pin is gone"),
+            Some(_) => None,
         };
-        HookStatus::new(name, if why.is_none() { "active" } else { "failed" }, info.ok(), why)
+        let state = if why.is_none() { "active" } else { "failed" };
+        let status = HookStatus::new(name, state, info, why.map(str::to_owned));
+        if watch { status.only_watches() } else { status }
     }
 
     /// The kernel's number of a loaded program.
-    fn program_id(&self, name: &str) -> Option<u32> {
+    pub(super) fn program_id(&self, name: &str) -> Option<u32> {
         self.ebpf.program(name)?.info().ok().map(|info| info.id())
     }
 
-    /// Puts back what somebody has detached or replaced, and says what it was.
+    /// Puts back what somebody has detached, replaced or unpinned, and says what it was.
     pub fn repair(&mut self) -> Vec<String> {
         let mut repaired = Vec::new();
-        let watches = if self.exec_watch.is_ok() { &WATCHES[..] } else { &[] };
-        let all = CALLS.into_iter().chain([PACKETS]).map(|(name, program)| (name, program, false));
-        for (name, program, watch) in all.chain(watches.iter().map(|(name, program, _)| (*name, *program, true))) {
-            let Some(why) = self.hook(name, program, watch).why else { continue };
-            let back = if watch { self.attach_watch(name, program) } else { self.attach_to_cgroup(name, program) };
-            repaired.push(match back {
-                Ok(()) => format!("{name}: {why}; it was put back"),
-                Err(error) => format!("{name}: {why}, and it cannot be put back: {error}"),
+        let mut done = |what: &str, why: &str, result: Result<(), KernelError>| {
+            repaired.push(match result {
+                Ok(()) => format!("{what}: {why}; it was put back"),
+                Err(error) => format!("{what}: {why}, and it cannot be put back: {error}"),
             });
-        }
-        for (name, table) in &self.next {
-            let pin = self.link_pin(name);
-            if !pin.exists()
-                && let Err(error) = pin_over(table.as_fd(), &pin)
-            {
-                repaired.push(format!("{name}: its pin is gone, and it cannot be put back: {error}"));
+        };
+        for (name, program) in CALLS.into_iter().chain([PACKETS]) {
+            if let Some(why) = self.hook(name, program, false).why {
+                done(name, &why, self.attach_to_cgroup(name, program));
             }
         }
+        let watches = if self.exec_watch.is_ok() { &WATCHES[..] } else { &[] };
+        let watches = watches.iter().map(|(name, program, _)| (*name, *program));
+        let all: Vec<_> =
+            watches.chain(trampoline::all().filter(|(name, _)| !self.absent.contains_key(name))).collect();
+        for (name, program) in all {
+            if let Some(why) = self.hook(name, program, true).why {
+                let attached = if why == "its pin is gone" {
+                    self.links.pin_again(name)
+                } else {
+                    self.attach_witness(name, program)
+                };
+                done(name, &why, attached);
+            }
+        }
+        for name in self.links.tables() {
+            if !self.links.table_is_pinned(&name) {
+                done(&name, "its pin is gone", self.links.pin_table_again(&name));
+            }
+        }
+        for (path, map) in self.maps.iter().filter(|(path, _)| !path.exists()) {
+            let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+            let pinned = folder
+                .map_err(|source| KernelError::Pin { path: path.clone(), source })
+                .and_then(|()| pin_over(map.as_fd(), path));
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            done(&format!("the table {name}"), "its pin is gone", pinned);
+        }
         repaired
+    }
+
+    /// What somebody has taken away while no agent ran, of a guard that was whole: to be asked before anything is attached.
+    #[must_use]
+    pub fn missing(&self) -> Vec<String> {
+        if !self.was_whole() {
+            return Vec::new();
+        }
+        let all = CALLS.into_iter().chain([PACKETS]).map(|(name, _)| name);
+        let gone = all.filter(|name| self.links.held(name).is_none_or(|(_, info)| info.cgroup == 0));
+        gone.map(|name| format!("{name}: it was taken away while no agent ran; it was put back")).collect()
+    }
+
+    /// Whether the tables say that a policy is in force, and it is this one.
+    ///
+    /// # Errors
+    ///
+    /// Those of the maps.
+    pub fn is_in_force(&mut self, header: &PolicyHeader) -> Result<bool, KernelError> {
+        let active = self.array::<ActivePolicy>("PR_ACTIVE")?;
+        let active = active.get(&0, 0).map_err(|source| KernelError::map("PR_ACTIVE", source))?;
+        let headers = self.array::<PolicyHeader>("PR_HEADER")?;
+        let written = headers.get(&(header.generation & 1), 0);
+        let written = written.map_err(|source| KernelError::map("PR_HEADER", source))?;
+        Ok(active.generation == header.generation && active.coming == 0 && written == *header)
+    }
+
+    /// Whether the guarded cgroup is the one the programs are on, and not one of its name that was made since.
+    #[must_use]
+    pub fn cgroup_is_there(&self) -> bool {
+        std::fs::metadata(&self.cgroup).is_ok_and(|folder| folder.ino() == self.cgroup_id)
     }
 }

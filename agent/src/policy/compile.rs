@@ -69,6 +69,8 @@ pub struct Compiled {
     pub destination: Vec<(u32, DestKey, RuleSet)>,
     /// Rules by port.
     pub port: Vec<(PortKey, RuleSet)>,
+    /// The names of devices that may lead inwards.
+    pub inside: Vec<String>,
     /// The name of each rule, by its number.
     pub rule_names: Vec<String>,
     /// When the next rule ends: the policy is to be compiled anew then, because the kernel can tell only
@@ -88,6 +90,7 @@ impl Default for Compiled {
             cgroup: Vec::new(),
             destination: Vec::new(),
             port: Vec::new(),
+            inside: Vec::new(),
             rule_names: Vec::new(),
             next_expiry: None,
         }
@@ -223,6 +226,7 @@ pub fn compile(policy: &Policy, resolved: &Resolved, generation: u32, clock: Clo
         cgroup: cgroups.edges,
         destination,
         port: ports.finish(),
+        inside: policy.guard.inside.clone(),
         rule_names: resolved.rules.iter().map(|rule| rule.name.clone()).collect(),
         next_expiry: rules.iter().filter_map(|(_, rule)| rule.expires).min(),
     };

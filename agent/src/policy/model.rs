@@ -80,9 +80,14 @@ pub struct Guard {
     pub refuse_tainted: bool,
     /// Whether frames that no socket of this host sent may go to guarded ports.
     pub forwarded: bool,
+    /// The names of devices that lead to this host's own containers and virtual machines, with `*` and `?`.
+    pub inside: Vec<String>,
     /// The guarded sub-tree of the cgroup2 hierarchy, `/` for all of it.
     pub cgroup: String,
 }
+
+/// What Docker, Podman, Kubernetes' CNI plug-ins, libvirt, LXC, LXD and Incus call their bridges.
+const INSIDE: [&str; 8] = ["docker*", "br-*", "podman*", "cni*", "virbr*", "lxcbr*", "lxdbr*", "incusbr*"];
 
 impl Default for Guard {
     fn default() -> Self {
@@ -93,6 +98,7 @@ impl Default for Guard {
             local_submission: true,
             refuse_tainted: false,
             forwarded: false,
+            inside: INSIDE.map(str::to_owned).to_vec(),
             cgroup: "/".to_owned(),
         }
     }

@@ -15,7 +15,7 @@ use reader::Reader;
 
 const TOP_KEYS: &[&str] = &["include", "guard", "allow"];
 const GUARD_KEYS: &[&str] =
-    &["mode", "ports", "refuse_with", "local_submission", "refuse_tainted", "cgroup", "forwarded"];
+    &["mode", "ports", "refuse_with", "local_submission", "refuse_tainted", "cgroup", "forwarded", "inside"];
 
 /// Every key a policy may have, with the table it belongs in (empty at the top).
 pub fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -132,6 +132,7 @@ fn guard(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Guard {
                 let choices = [("refuse", false), ("pass", true)];
                 guard.forwarded = reader.choice(name, value, &choices).unwrap_or(guard.forwarded);
             }
+            "inside" => guard.inside = reader.strings(name, value).into_iter().map(|name| name.value).collect(),
             "refuse_tainted" => guard.refuse_tainted = reader.boolean(name, value).unwrap_or_default(),
             "cgroup" => {
                 if let Some(path) = reader.string(name, value) {

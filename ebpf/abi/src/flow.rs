@@ -6,8 +6,10 @@
 pub enum Standing {
     /// Its segments pass.
     Passes = 1,
-    /// Its segments pass in observe mode only.
+    /// Its segments pass in observe mode only. The refusal has been counted.
     Refused = 2,
+    /// The same, and nothing has been refused yet: it was connected to something else before.
+    Used = 3,
 }
 
 /// The value in the socket storage of a socket that has met the guard.

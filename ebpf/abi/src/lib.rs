@@ -15,6 +15,7 @@ mod names;
 mod offsets;
 mod policy;
 mod rules;
+mod stir;
 
 pub use counters::{SubjectCount, SubjectKey, Tally, Total};
 pub use event::{
@@ -24,9 +25,9 @@ pub use event::{
 pub use flow::{Connection, Existing, FlowKey, Pass, PassKey, SocketState, Standing};
 pub use identity::{ExeId, ExecRecord, Learned, TICK};
 pub use names::{
-    MAPS, Map, PROGRAM_CONNECT4, PROGRAM_CONNECT6, PROGRAM_EXEC, PROGRAM_EXISTING, PROGRAM_EXIT, PROGRAM_FORK,
-    PROGRAM_FRAME, PROGRAM_FRAME_IP, PROGRAM_FRAME_NO, PROGRAM_LEARN, PROGRAM_PACKET, PROGRAM_PACKET_NO,
-    PROGRAM_SETSOCKOPT,
+    MAPS, Map, PROGRAM_BPF, PROGRAM_CONNECT4, PROGRAM_CONNECT6, PROGRAM_EXEC, PROGRAM_EXISTING, PROGRAM_EXIT,
+    PROGRAM_FORK, PROGRAM_FRAME, PROGRAM_FRAME_IN, PROGRAM_FRAME_IP, PROGRAM_FRAME_NO, PROGRAM_LEARN, PROGRAM_LSM,
+    PROGRAM_PACKET, PROGRAM_PACKET_NO, PROGRAM_REACH, PROGRAM_SETSOCKOPT,
 };
 pub use offsets::{GuardedCgroup, Offsets};
 pub use policy::{
@@ -35,9 +36,15 @@ pub use policy::{
     PORT_WORDS, PolicyHeader, PortKey,
 };
 pub use rules::{MAX_RULES, RULE_LOCAL, RULE_NONE, RuleSet, WORDS};
+pub use stir::Stir;
 
 /// The version of every layout in this crate; part of the folder the maps are pinned under.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
+
+/// The version of the maps that say what sockets and connections may do ([`SocketState`], [`PassKey`], [`FlowKey`],
+/// [`Pass`]). They outlive a change of the others: while an upgrade puts new programs in the place of old ones, both ask
+/// the same maps, and no connection is between two.
+pub const SOCKETS_VERSION: u32 = 1;
 
 /// Implements aya's `Pod` for types of this crate when the agent asks for it.
 macro_rules! pod {

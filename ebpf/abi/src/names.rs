@@ -19,6 +19,8 @@ pub const PROGRAM_PACKET: &str = "pr_packet";
 pub const PROGRAM_FRAME: &str = "pr_frame";
 /// The tc egress program for devices whose frames begin with the IP header.
 pub const PROGRAM_FRAME_IP: &str = "pr_frame_ip";
+/// The tc egress program for devices that lead to containers and virtual machines of this host alone.
+pub const PROGRAM_FRAME_IN: &str = "pr_frame_in";
 /// What the packet program ends in when it does not let a packet go.
 pub const PROGRAM_PACKET_NO: &str = "pr_packet_no";
 /// The same for frames.
@@ -27,6 +29,13 @@ pub const PROGRAM_FRAME_NO: &str = "pr_frame_no";
 pub const PROGRAM_SETSOCKOPT: &str = "pr_setsockopt";
 /// The iterator over connections that are older than the guard.
 pub const PROGRAM_EXISTING: &str = "pr_existing";
+
+/// The second lock on senders that pass every packet hook: a program of the BPF security module.
+pub const PROGRAM_LSM: &str = "pr_lsm";
+/// At the end of the kernel's check whether one process may reach into another.
+pub const PROGRAM_REACH: &str = "pr_reach";
+/// At the end of `bpf(2)`.
+pub const PROGRAM_BPF: &str = "pr_bpf";
 
 /// A map: its name, and the memory it is budgeted for.
 #[derive(Clone, Copy, Debug)]
@@ -37,46 +46,58 @@ pub struct Map {
     pub entries: u32,
     /// Bytes of key and value together.
     pub entry_bytes: u32,
+    /// It says what sockets and connections may do, and so has a version of its own: see [`crate::SOCKETS_VERSION`].
+    pub of_sockets: bool,
+}
+
+const fn map(name: &'static str, entries: u32, entry_bytes: u32) -> Map {
+    Map { name, entries, entry_bytes, of_sockets: false }
+}
+
+const fn of_sockets(name: &'static str, entries: u32, entry_bytes: u32) -> Map {
+    Map { name, entries, entry_bytes, of_sockets: true }
 }
 
 /// Every map, with what happens when it is full in the comment beside it.
-pub const MAPS: [Map; 21] = [
+pub const MAPS: [Map; 22] = [
     // One entry; the agent alone writes it.
-    Map { name: "PR_ACTIVE", entries: 1, entry_bytes: 8 },
+    map("PR_ACTIVE", 1, 8),
     // Two slots, the agent alone writes them.
-    Map { name: "PR_HEADER", entries: 2, entry_bytes: 592 },
+    map("PR_HEADER", 2, 592),
     // Two bitmaps of guarded ports, the agent alone writes them.
-    Map { name: "PR_PORTS", entries: 2048, entry_bytes: 8 },
+    map("PR_PORTS", 2048, 8),
     // The policy's tables: written by the agent alone; a policy that does not fit is refused as a whole.
-    Map { name: "PR_EXE", entries: 4096, entry_bytes: 40 + 32 },
-    Map { name: "PR_USER", entries: 8192, entry_bytes: 8 + 32 },
-    Map { name: "PR_GROUP", entries: 8192, entry_bytes: 8 + 32 },
-    Map { name: "PR_CGROUP", entries: 8192, entry_bytes: 104 + 40 },
-    Map { name: "PR_DEST", entries: 32_768, entry_bytes: 24 + 32 },
-    Map { name: "PR_PORT", entries: 8192, entry_bytes: 8 + 32 },
+    map("PR_EXE", 4096, 40 + 32),
+    map("PR_USER", 8192, 8 + 32),
+    map("PR_GROUP", 8192, 8 + 32),
+    map("PR_CGROUP", 8192, 104 + 40),
+    map("PR_DEST", 32_768, 24 + 32),
+    map("PR_PORT", 8192, 8 + 32),
     // Written by the connect programs; when full, further subjects are counted together in the totals.
-    Map { name: "PR_SUBJECTS", entries: 16_384, entry_bytes: 24 + 48 },
+    map("PR_SUBJECTS", 16_384, 24 + 48),
     // Written by the programs, one value a CPU.
-    Map { name: "PR_TOTALS", entries: 11, entry_bytes: 8 },
+    map("PR_TOTALS", 11, 8),
     // Written by the connect programs; when full, details are shed and counted.
-    Map { name: "PR_EVENTS", entries: 4 << 20, entry_bytes: 1 },
+    map("PR_EVENTS", 4 << 20, 1),
     // Written by the exec, fork and exit programs; when full, the process counts as one whose exec was not seen.
-    Map { name: "PR_EXECS", entries: 65_536, entry_bytes: 4 + 48 },
+    map("PR_EXECS", 65_536, 4 + 48),
     // One entry: the answer of the learn program.
-    Map { name: "PR_LEARNED", entries: 1, entry_bytes: 40 },
+    map("PR_LEARNED", 1, 40),
     // One value in each socket that has a verdict, allocated with it; a connect() without room for it is refused.
-    Map { name: "PR_VERDICTS", entries: 0, entry_bytes: 4 + 8 },
+    of_sockets("PR_VERDICTS", 0, 4 + 8),
     // Written by the packet program, the least recently used go: their connections' first segments are refused at the
     // device, and sent again.
-    Map { name: "PR_PASSES", entries: 4096, entry_bytes: 24 + 8 },
+    of_sockets("PR_PASSES", 4096, 24 + 8),
     // Written by the frame programs, the least recently used go: their next segments are refused.
-    Map { name: "PR_FLOWS", entries: 16_384, entry_bytes: 36 + 8 },
+    of_sockets("PR_FLOWS", 16_384, 36 + 8),
     // Counters taken over from another layout: written and read by the agent alone.
-    Map { name: "PR_OLD_TOTALS", entries: 11, entry_bytes: 8 },
-    Map { name: "PR_OLD_SUBJECTS", entries: 16_384, entry_bytes: 24 + 48 },
+    map("PR_OLD_TOTALS", 11, 8),
+    map("PR_OLD_SUBJECTS", 16_384, 24 + 48),
     // Programs that others end in; the agent alone writes them.
-    Map { name: "PR_NEXT_PACKET", entries: 1, entry_bytes: 8 },
-    Map { name: "PR_NEXT_FRAME", entries: 1, entry_bytes: 8 },
+    map("PR_NEXT_PACKET", 1, 8),
+    map("PR_NEXT_FRAME", 1, 8),
+    // Written by the program at the end of `bpf(2)`; when full, the agent knows already that it has to look.
+    map("PR_STIRS", 4096, 1),
 ];
 
 #[cfg(test)]
@@ -101,10 +122,14 @@ mod tests {
             PROGRAM_PACKET,
             PROGRAM_FRAME,
             PROGRAM_FRAME_IP,
+            PROGRAM_FRAME_IN,
             PROGRAM_SETSOCKOPT,
             PROGRAM_EXISTING,
             PROGRAM_PACKET_NO,
             PROGRAM_FRAME_NO,
+            PROGRAM_LSM,
+            PROGRAM_REACH,
+            PROGRAM_BPF,
         ];
         for name in MAPS.iter().map(|map| map.name).chain(programs) {
             assert!(name.len() <= 15, "{name}");

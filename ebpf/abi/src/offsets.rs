@@ -3,7 +3,7 @@
 /// Byte offsets, found in the running kernel's BTF by the agent and handed to the programs as constants.
 ///
 /// Each field is named `struct_field`; the structures are those of include/linux/{sched,mm_types,fs,dcache,cred,
-/// cgroup-defs,kernfs,net,ipv6}.h, fs/mount.h, include/linux/nsproxy.h and include/net/{net_namespace,sock,inet_sock}.h.
+/// cgroup-defs,kernfs,net,ipv6,skbuff}.h, fs/mount.h, include/linux/nsproxy.h and include/net/{net_namespace,sock,inet_sock}.h.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offsets {
@@ -147,9 +147,21 @@ pub struct Offsets {
     pub inet_pinet6: u32,
     /// `ipv6_pinfo.mcast_oif`
     pub ipv6_mcast_oif: u32,
+    /// `sk_buff.head`
+    pub skb_head: u32,
+    /// `sk_buff.data`
+    pub skb_data: u32,
+    /// `sk_buff.csum_start`
+    pub skb_csum_start: u32,
+    /// `sk_buff.csum_offset`
+    pub skb_csum_offset: u32,
+    /// The byte that `sk_buff.ip_summed` is in
+    pub skb_summed: u32,
+    /// How many bits of that byte come before it
+    pub skb_summed_shift: u32,
 }
 
-/// Which part of the cgroup2 hierarchy is guarded.
+/// Which part of the cgroup2 hierarchy is guarded, and by whom.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GuardedCgroup {
@@ -157,8 +169,8 @@ pub struct GuardedCgroup {
     pub id: u64,
     /// How deep it is; 0 is the root, and everything is guarded.
     pub level: u32,
-    /// Zero.
-    pub _pad: u32,
+    /// The agent's process, which looks into others without doing anything to them.
+    pub agent: u32,
 }
 
 crate::pod!(Offsets, GuardedCgroup);

@@ -10,14 +10,21 @@ mod quick;
 #[cfg(test)]
 mod tests;
 
-pub use frame::{IpHeader, classify_frame, ip_header};
-pub use header::{MAX_HEADERS, classify};
-pub use quick::{Quick, quick_frame, quick_ip};
+pub use frame::{IpHeader, classify_frame, ip_header, walk_from};
+pub use header::{MAX_HEADERS, classify, walk};
+pub use quick::{Quick, quick_end, quick_frame, quick_ip};
 
 /// The bytes of a packet.
 pub trait Bytes {
     /// `N` bytes at an offset; `None` where the packet is shorter.
     fn get<const N: usize>(&self, at: u32) -> Option<[u8; N]>;
+
+    /// The same number. In the kernel the verifier is made to forget what it knew of it: otherwise it follows a walk from
+    /// header to header once for each sum of lengths that there can be.
+    #[inline(always)]
+    fn plain(&self, number: u32) -> u32 {
+        number
+    }
 }
 
 /// A packet on the host: tests, fuzzers, `explain`.
@@ -27,6 +34,17 @@ impl Bytes for [u8] {
         let from = at as usize;
         <[u8]>::get(self, from..from.checked_add(N)?)?.try_into().ok()
     }
+}
+
+/// The place of a checksum that is still to be written when there is none. Otherwise the kernel or the device writes it,
+/// behind whose back nobody looks, in a place that the sender has chosen.
+pub const NOWHERE: u32 = u32::MAX;
+
+/// Whether a checksum at `checksum` leaves alone what says that a packet is no TCP, in a walk that ended at `end`: the
+/// ports, where there are any, are the last of it.
+#[inline(always)]
+pub fn spares(checksum: u32, end: u32) -> bool {
+    checksum == NOWHERE || checksum >= end.saturating_add(4)
 }
 
 /// What a packet is to the guard.
@@ -55,6 +73,8 @@ pub struct Tcp {
 
 /// SYN in [`Tcp::flags`].
 pub const TCP_SYN: u8 = 2;
+/// RST in [`Tcp::flags`].
+pub const TCP_RST: u8 = 4;
 /// ACK in [`Tcp::flags`].
 pub const TCP_ACK: u8 = 16;
 
@@ -91,6 +111,12 @@ impl Tcp {
     #[inline(always)]
     pub fn seq<P: Bytes + ?Sized>(&self, packet: &P) -> u32 {
         packet.get(self.tcp + 4).map_or(0, u32::from_be_bytes)
+    }
+
+    /// Whether a checksum at `checksum` is its own, or none is still to be written.
+    #[inline(always)]
+    pub fn is_finished_by(&self, checksum: u32) -> bool {
+        checksum == NOWHERE || checksum == self.tcp + 16
     }
 
     /// Whether nothing follows the header in a packet of `length` bytes.

@@ -126,14 +126,20 @@ pub enum Sender {
 /// The verdict for a segment to a guarded port, or what might be one (`clear` is false), that no `connect()` vouches
 /// for.
 ///
-/// What passes: mail for this host's own loopback, where the policy exempts it; frames of nobody, where the policy lets
-/// them pass; and everything in observe mode, on record.
+/// What passes: mail for this host's own loopback by its loopback device (`on_loopback`), where the policy exempts it;
+/// frames of nobody, where the policy lets them pass; and everything in observe mode, on record.
 #[inline(always)]
-pub fn judge_packet<T: Tables>(tables: &T, sender: Sender, clear: bool, destination: &[u8; 16]) -> Decision {
+pub fn judge_packet<T: Tables>(
+    tables: &T,
+    sender: Sender,
+    clear: bool,
+    on_loopback: bool,
+    destination: &[u8; 16],
+) -> Decision {
     let Some(header) = tables.header() else {
         return Decision { verdict: Verdict::Deny, reason: Reason::NoPolicy, rule: RULE_NONE, generation: 0, errno: 0 };
     };
-    if clear && header.flags & FLAG_LOCAL_SUBMISSION != 0 && is_local(destination) {
+    if clear && on_loopback && header.flags & FLAG_LOCAL_SUBMISSION != 0 && is_local(destination) {
         return decision(header, Verdict::Local, Reason::Local, RULE_LOCAL);
     }
     match (sender, clear) {

@@ -41,7 +41,11 @@ macro_rules! field {
 /// cgroup/connect4.
 #[inline(always)]
 pub(crate) fn connect4(ctx: &SockAddrContext) -> i32 {
-    let Some((generation, port)) = guarded(ctx) else { return PASS };
+    let (generation, port) = match guarded(ctx) {
+        Asked::Guarded(generation, port) => (generation, port),
+        Asked::Other => return PASS,
+        Asked::NoMemory => return REFUSE,
+    };
     let address = mapped(field!(ctx, user_ip4).to_ne_bytes());
     judge_connect(ctx, generation, &Flow { address, port }, Hook::Connect4)
 }
@@ -49,7 +53,11 @@ pub(crate) fn connect4(ctx: &SockAddrContext) -> i32 {
 /// cgroup/connect6.
 #[inline(always)]
 pub(crate) fn connect6(ctx: &SockAddrContext) -> i32 {
-    let Some((generation, port)) = guarded(ctx) else { return PASS };
+    let (generation, port) = match guarded(ctx) {
+        Asked::Guarded(generation, port) => (generation, port),
+        Asked::Other => return PASS,
+        Asked::NoMemory => return REFUSE,
+    };
     let mut address = [0; 16];
     address[0..4].copy_from_slice(&field!(ctx, user_ip6[0]).to_ne_bytes());
     address[4..8].copy_from_slice(&field!(ctx, user_ip6[1]).to_ne_bytes());
@@ -58,18 +66,30 @@ pub(crate) fn connect6(ctx: &SockAddrContext) -> i32 {
     judge_connect(ctx, generation, &Flow { address, port }, Hook::Connect6)
 }
 
-/// The policy's generation and the port, when the call is TCP to a guarded port.
-///
+/// What a call is to the guard.
+enum Asked {
+    /// TCP to a guarded port: the policy's generation, and the port.
+    Guarded(u32, u16),
+    /// Anything else.
+    Other,
+    /// A socket that has been something else before, and no memory to keep that apart.
+    NoMemory,
+}
+
 /// Every stream socket counts as TCP: MPTCP, and whatever the kernel builds on TCP under another protocol number.
 #[inline(always)]
-fn guarded(ctx: &SockAddrContext) -> Option<(u32, u16)> {
+fn guarded(ctx: &SockAddrContext) -> Asked {
+    if field!(ctx, type_) != SOCK_STREAM || field!(ctx, protocol) == IPPROTO_SCTP {
+        return Asked::Other;
+    }
+    let sock = field!(ctx, __bindgen_anon_1.sk);
+    // To any port: packet filters may change it on the way out.
+    if !sock.is_null() && !socket::forget_past(sock) {
+        return Asked::NoMemory;
+    }
     let port = u16::from_be(field!(ctx, user_port) as u16);
     let generation = maps::active_generation();
-    if !maps::guarded(generation, port) {
-        return None;
-    }
-    let stream = field!(ctx, type_) == SOCK_STREAM && field!(ctx, protocol) != IPPROTO_SCTP;
-    stream.then_some((generation, port))
+    if maps::guarded(generation, port) { Asked::Guarded(generation, port) } else { Asked::Other }
 }
 
 /// The verdict, then the counters, then the event.
@@ -138,7 +158,7 @@ fn keep(ctx: &SockAddrContext, seen: &mut Seen) {
             let _unmarked = socket::keep(sock, Standing::Refused);
             return;
         }
-        Verdict::Deny => return socket::refuse(sock),
+        Verdict::Deny => return,
     }
     if !socket::keep(sock, Standing::Passes) {
         seen.decision.verdict = Verdict::Deny;

@@ -30,7 +30,11 @@ pub(crate) fn exec(ctx: &RawTracePointContext) -> i32 {
     let generation = maps::active_generation();
     // Only the environment of sanctioned executables is of interest, and only theirs is paid for.
     let sanctioned = maps::exe_rules(&ExeKey { exe, generation, _pad: 0 }).is_some();
-    let taint = if sanctioned { environment_taint(&task) } else { 0 };
+    let mut taint = if sanctioned { environment_taint(&task) } else { 0 };
+    // A debugger that is there from the start may leave code behind when it goes.
+    if task.is_traced() {
+        taint |= Taint::TRACED;
+    }
     record(task.tgid(), &ExecRecord { exe, start: task.start() / TICK, taint, _pad: 0 });
     0
 }

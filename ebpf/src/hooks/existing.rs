@@ -94,12 +94,17 @@ pub(crate) fn existing(ctx: *mut c_void) {
     let Some(family) = connection(&socket, &mut seen, generation) else { return };
     // Of either family, and of whatever state: one thing to the verifier from here on.
     read::forget_all(&mut seen);
-    if !task.is_guarded() || socket.answers() || !judge_socket(&mut seen, sock, generation) {
+    if !task.is_guarded() || (socket.is_child() && socket::standing(sock) == 0) {
         return;
     }
+    let new = judge_socket(&mut seen, sock, generation);
+    // Also one that observe mode let go on until now.
     if !seen.decision.passes() {
         // SAFETY: the iterator's context.
         unsafe { tell(meta, &seen, &socket, family) };
+    }
+    if !new {
+        return;
     }
     read::forget_all(&mut seen);
     count::attempt(&seen);
@@ -132,13 +137,13 @@ fn connection(socket: &Socket, seen: &mut Seen, generation: u32) -> Option<u16> 
     Some(family)
 }
 
-/// Judges, and keeps the verdict in the socket; true when it is a new refusal.
+/// Judges, and keeps the verdict in the socket; true when it is a new refusal. What has a verdict that lets it send keeps
+/// it.
 #[inline(always)]
 fn judge_socket(seen: &mut Seen, sock: *mut c_void, generation: u32) -> bool {
-    let before = socket::state(sock);
-    // SAFETY: not null, so the socket's own value.
-    let before = if before.is_null() { 0 } else { unsafe { (*before).standing } };
+    let before = socket::standing(sock);
     if before == Standing::Passes as u32 {
+        seen.decision.verdict = Verdict::Allow;
         return false;
     }
     let found = seen.task.identify(&mut seen.who);
@@ -152,7 +157,7 @@ fn judge_socket(seen: &mut Seen, sock: *mut c_void, generation: u32) -> bool {
     };
     let kept = socket::keep(sock, if stays { Standing::Passes } else { Standing::Refused });
     // An older connection that may stay is no attempt; one that was refused before has been counted.
-    !(stays && kept) && before == 0
+    !(stays && kept) && before != Standing::Refused as u32
 }
 
 /// Writes a refused connection to the agent, as `portreeve_abi::Existing`: piece by piece, because the stack has no room for the

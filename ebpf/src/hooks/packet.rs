@@ -6,16 +6,27 @@
 
 use aya_ebpf::bindings::{__sk_buff, bpf_sock};
 use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_sk_fullsock, bpf_skb_load_bytes};
-use portreeve_abi::{FlowKey, Pass, PassKey, Standing};
+use portreeve_abi::{FlowKey, Pass, PassKey};
 use portreeve_decide::packet::{
-    Bytes, Packet, Quick, TCP_ACK, TCP_SYN, Tcp, classify, classify_frame, quick_frame, quick_ip,
+    Bytes, IpHeader, NOWHERE, Packet, Quick, TCP_ACK, TCP_SYN, Tcp, ip_header, quick_end, quick_frame, quick_ip,
+    spares, walk_from,
 };
 
 use crate::maps::{self, PR_FLOWS, PR_PASSES};
-use crate::read;
-use crate::socket::{self, Socket};
+use crate::offsets::offset;
+use crate::read::{self, Address};
+use crate::socket::{self, NONE, PASSES, Socket, standing};
 use crate::task::Task;
 
+/// `AF_INET`, `AF_INET6` and `AF_PACKET`, include/linux/socket.h.
+const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
+const AF_PACKET: u32 = 17;
+/// `CHECKSUM_PARTIAL`, include/linux/skbuff.h.
+const CHECKSUM_PARTIAL: u8 = 3;
+/// How long ago an allowed segment may have left its socket that comes to a device, in nanoseconds. One that takes longer
+/// is sent again (RFC 6298 §2.1: after a second).
+const PASS_AGE: u64 = 2_000_000_000;
 /// `TCP_TIME_WAIT` and `TCP_NEW_SYN_RECV`, include/net/tcp_states.h.
 const TIME_WAIT: u32 = 6;
 const NEW_SYN_RECV: u32 = 12;
@@ -58,13 +69,19 @@ impl Bytes for Loaded {
         // SAFETY: the helper has filled it, with zeros if it failed.
         (failed == 0).then_some(unsafe { bytes.assume_init() })
     }
+
+    #[inline(always)]
+    fn plain(&self, number: u32) -> u32 {
+        // Behind every packet's end.
+        read::forget(&number).unwrap_or(u32::MAX)
+    }
 }
 
 /// A packet of a socket; true lets it go, false leaves it to `refusal`.
 #[inline(always)]
 pub(crate) fn packet(skb: *mut __sk_buff) -> bool {
     let Some(generation) = concerned(quick_ip(&Direct::of(skb), 0)) else { return true };
-    let Some(found) = look(skb, false, generation) else { return true };
+    let Some(found) = look(skb, false, NOWHERE, generation) else { return true };
     let found = read::forget(&found).unwrap_or(Found::UNCLEAR);
     found.hand_over(skb);
     // SAFETY: a valid context.
@@ -77,27 +94,40 @@ pub(crate) fn packet(skb: *mut __sk_buff) -> bool {
     if sock.is_null() {
         return false;
     }
-    if vouched(sock) {
-        note(skb, sock, &found);
-        return true;
+    match standing(sock) {
+        PASSES => {
+            note(skb, sock, &found);
+            true
+        }
+        NONE => Socket::of(sock).answers(found.flags(skb)),
+        _ => false,
     }
-    Socket::of(sock).answers()
 }
 
 /// A frame with an Ethernet header (`ethernet`), or one that begins with its IP header; true lets it
-/// go, false leaves it to `refusal`.
+/// go, false leaves it to `refusal`. On a device that leads inwards (`inside`) only those of this host's sockets are of
+/// interest.
 #[inline(always)]
-pub(crate) fn frame(skb: *mut __sk_buff, ethernet: bool) -> bool {
+pub(crate) fn frame(skb: *mut __sk_buff, ethernet: bool, inside: bool) -> bool {
     let direct = Direct::of(skb);
-    let quick = if ethernet { quick_frame(&direct) } else { quick_ip(&direct, 0) };
+    let mut quick = if ethernet { quick_frame(&direct) } else { quick_ip(&direct, 0) };
+    let mut checksum = NOWHERE;
+    // SAFETY: a valid context.
+    if Sender::of(unsafe { (*skb).__bindgen_anon_2.sk }) != Sender::Internet {
+        checksum = unfinished(skb);
+        if checksum < quick_end(&direct, ethernet) {
+            quick = Quick::Look;
+        }
+    }
     let Some(generation) = concerned(quick) else { return true };
-    let Some(found) = look(skb, ethernet, generation) else { return true };
+    let checksum = read::forget(&checksum).unwrap_or(0);
+    let Some(found) = look(skb, ethernet, checksum, generation) else { return true };
     let found = read::forget(&found).unwrap_or(Found::UNCLEAR);
     found.hand_over(skb);
     // SAFETY: a valid context.
     let sock = unsafe { (*skb).__bindgen_anon_2.sk };
-    if sock.is_null() {
-        return kernels_last_word(skb, &found) || forwarded(skb, &found);
+    if sock.is_null() || Sender::of(sock) == Sender::Other {
+        return inside || kernels_last_word(skb, &found) || forwarded(skb, &found);
     }
     // SAFETY: not null.
     let state = unsafe { (*sock).state };
@@ -111,13 +141,60 @@ pub(crate) fn frame(skb: *mut __sk_buff, ethernet: bool) -> bool {
         return false;
     }
     let socket = Socket::of(sock);
-    if vouched(sock) || socket.answers() {
+    let standing = standing(sock);
+    if standing == PASSES || (standing == NONE && socket.answers(found.flags(skb))) {
         return true;
     }
     // Whose it is: of whoever made the socket, or of whoever uses it.
     let theirs = Task::nobody(socket.cgroup()).is_guarded();
     let uses = socket.is_current() && Task::current().is_guarded();
-    !(theirs || uses || marked(sock))
+    !(theirs || uses || standing != NONE)
+}
+
+/// What kind of socket a frame has behind it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sender {
+    /// One of this host's IPv4 or IPv6, which has written all of the packet.
+    Internet,
+    /// A packet socket.
+    Packet,
+    /// None, or one that only brought the frame in, as those of TUN and TAP devices do (drivers/net/tun.c).
+    Other,
+}
+
+impl Sender {
+    #[inline(always)]
+    pub(super) fn of(sock: *mut bpf_sock) -> Self {
+        if sock.is_null() {
+            return Self::Other;
+        }
+        // SAFETY: not null.
+        match unsafe { (*sock).family } {
+            AF_INET | AF_INET6 => Self::Internet,
+            AF_PACKET => Self::Packet,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Where in the packet a checksum is yet to be written, if one is (`CHECKSUM_PARTIAL`; `skb_checksum_help`,
+/// net/core/dev.c). The senders of packet sockets and TUN devices choose the place (`virtio_net_hdr_to_skb`,
+/// include/linux/virtio_net.h), and may choose one that makes another packet of it.
+#[inline(always)]
+fn unfinished(skb: *mut __sk_buff) -> u32 {
+    let address = read::forget(&skb).map_or(0, |skb| skb as Address);
+    let summed = read::kernel::<u8>(address + offset!(skb_summed)).unwrap_or(0);
+    if summed >> (offset!(skb_summed_shift) & 7) & 3 != CHECKSUM_PARTIAL {
+        return NOWHERE;
+    }
+    let word = |at: usize| read::kernel::<u16>(address + at).unwrap_or(0);
+    let (start, offset) = (word(offset!(skb_csum_start)), word(offset!(skb_csum_offset)));
+    let (head, data) = (
+        read::kernel::<Address>(address + offset!(skb_head)).unwrap_or(0),
+        read::kernel::<Address>(address + offset!(skb_data)).unwrap_or(0),
+    );
+    // Counted from the buffer's start. Were it before the packet, it would not be in it.
+    (u32::from(start) + u32::from(offset)).wrapping_sub((data - head) as u32) & 0x7fff_ffff
 }
 
 /// The generation in force, unless the first look has settled that the packet is nothing of the guard's.
@@ -146,6 +223,12 @@ pub(super) struct Found {
 }
 
 impl Found {
+    /// The flags of the segment, 0 where that is not clear.
+    #[inline(always)]
+    fn flags(&self, skb: *mut __sk_buff) -> u8 {
+        if self.clear { self.tcp.flags(&Loaded(skb)) } else { 0 }
+    }
+
     /// Writes it where the program that follows finds it: in the packet's own control buffer, which nobody else uses
     /// meanwhile (`bpf_skb_cb`, include/linux/filter.h; `qdisc_skb_cb`, include/net/sch_generic.h).
     #[inline(always)]
@@ -178,31 +261,47 @@ impl Found {
 
 /// Follows a packet from header to header; `None` when it is nothing of the guard's.
 #[inline(always)]
-fn look(skb: *mut __sk_buff, ethernet: bool, generation: u32) -> Option<Found> {
-    let packet = if ethernet { classify_frame(&Loaded(skb)) } else { classify(&Loaded(skb), 0) };
+fn look(skb: *mut __sk_buff, ethernet: bool, checksum: u32, generation: u32) -> Option<Found> {
+    let packet = &Loaded(skb);
+    let mut ip = if ethernet { ip_header(packet) } else { IpHeader::At(0) };
+    // Of wherever it is: one walk to the verifier, and not one for each number of tags.
+    if let IpHeader::At(at) = &mut ip {
+        *at = read::forget(at).unwrap_or(0);
+    }
+    let (packet, end) = walk_from(packet, ip);
+    let mut walked = Walked { kind: UNCLEAR, end, tcp: Found::UNCLEAR.tcp };
     match packet {
-        Packet::Other => None,
-        Packet::Unclear => Some(Found::UNCLEAR),
-        Packet::Tcp(tcp) if !maps::guarded(generation, tcp.dport) => None,
-        Packet::Tcp(tcp) => Some(Found { clear: true, tcp }),
+        Packet::Unclear => {}
+        Packet::Other => walked.kind = OTHER,
+        Packet::Tcp(tcp) => {
+            walked.kind = TCP;
+            walked.tcp = tcp;
+        }
+    }
+    read::forget_all(&mut walked);
+    match walked.kind {
+        OTHER if spares(checksum, walked.end) => None,
+        TCP if walked.tcp.is_finished_by(checksum) => {
+            maps::guarded(generation, walked.tcp.dport).then_some(Found { clear: true, tcp: walked.tcp })
+        }
+        _ => Some(Found::UNCLEAR),
     }
 }
 
-/// Whether the socket has a verdict that lets it send.
-#[inline(always)]
-fn vouched(sock: *mut bpf_sock) -> bool {
-    let state = socket::state(sock);
-    // SAFETY: not null, so the socket's own value.
-    !state.is_null() && unsafe { (*state).standing } == Standing::Passes as u32
+/// What a walk has found, whole for the same reason as [`Found`], so that the verifier can be made to forget it: what is
+/// compared has to be exact to it on all the ways that lead here, which are many.
+#[derive(Clone, Copy)]
+struct Walked {
+    /// [`UNCLEAR`], [`OTHER`] or [`TCP`].
+    kind: u32,
+    end: u32,
+    tcp: Tcp,
 }
 
-/// Whether the socket has been refused before.
-#[inline(always)]
-pub(super) fn marked(sock: *mut bpf_sock) -> bool {
-    let state = socket::state(sock);
-    // SAFETY: not null, so the socket's own value.
-    !state.is_null() && unsafe { (*state).standing } == Standing::Refused as u32
-}
+/// Zero, for what cannot be forgotten is zeros.
+const UNCLEAR: u32 = 0;
+const OTHER: u32 = 1;
+const TCP: u32 = 2;
 
 /// Notes the first segments of an allowed connection: a device of another network namespace that sees them again sees no
 /// socket behind them (`skb_scrub_packet`, net/core/skbuff.c), and perhaps other addresses.
@@ -260,7 +359,9 @@ fn forwarded(skb: *mut __sk_buff, found: &Found) -> bool {
     if !opens && PR_FLOWS.get_ptr(flow).is_some() {
         return true;
     }
-    if PR_PASSES.get_ptr(pass_key(skb, tcp)).is_none() {
+    let Some(pass) = PR_PASSES.get_ptr(pass_key(skb, tcp)) else { return false };
+    // SAFETY: a live map value; a load of a word. An old one may be somebody's repetition.
+    if now().time.wrapping_sub(unsafe { (*pass).time }) > PASS_AGE {
         return false;
     }
     PR_FLOWS.insert(flow, now(), 0).is_ok()

@@ -1,9 +1,10 @@
 //! From the beginning of a frame to its IP header.
 
 use super::quick::ETHERNET;
-use super::{Bytes, Packet, classify};
+use super::{Bytes, Packet, walk};
 
-/// How many VLAN tags are followed. Two are QinQ (IEEE 802.1ad); a frame with more than these is taken for unclear.
+/// How many VLAN tags are followed, and how many MPLS labels. Two tags are QinQ (IEEE 802.1ad); a frame with more than
+/// these is taken for unclear.
 const MAX_TAGS: u32 = 4;
 
 /// Where the IP header of a frame is.
@@ -31,6 +32,8 @@ pub fn ip_header<P: Bytes + ?Sized>(frame: &P) -> IpHeader {
             0x0800 | 0x86dd => return IpHeader::At(at),
             // 802.1Q, 802.1ad, and the numbers in use before the latter (ETH_P_QINQ1 to 3).
             0x8100 | 0x88a8 | 0x9100 | 0x9200 | 0x9300 => at += 4,
+            // MPLS, unicast and multicast (RFC 3032 §2.1): labels, and behind the last what its first byte says.
+            0x8847 | 0x8848 => return labelled(frame, at),
             // A PPPoE session (RFC 2516): six bytes, then the PPP protocol (RFC 1332, RFC 5072).
             0x8864 => {
                 return match frame.get::<2>(at + 6) {
@@ -52,12 +55,36 @@ pub fn ip_header<P: Bytes + ?Sized>(frame: &P) -> IpHeader {
     IpHeader::Unclear
 }
 
+/// Behind the labels of MPLS.
+#[inline(always)]
+fn labelled<P: Bytes + ?Sized>(frame: &P, labels: u32) -> IpHeader {
+    let mut at = labels;
+    for _ in 0..MAX_TAGS {
+        let Some([_, _, bottom, _]) = frame.get::<4>(at) else { return IpHeader::Unclear };
+        at += 4;
+        if bottom & 1 == 1 {
+            return match frame.get::<2>(at) {
+                None => IpHeader::Unclear,
+                Some([first, _]) if matches!(first >> 4, 4 | 6) => IpHeader::At(at),
+                Some(_) => IpHeader::None,
+            };
+        }
+    }
+    IpHeader::Unclear
+}
+
 /// Classifies a frame with an Ethernet header.
 #[inline(always)]
 pub fn classify_frame<P: Bytes + ?Sized>(frame: &P) -> Packet {
-    match ip_header(frame) {
-        IpHeader::At(ip) => classify(frame, ip),
-        IpHeader::None => Packet::Other,
-        IpHeader::Unclear => Packet::Unclear,
+    walk_from(frame, ip_header(frame)).0
+}
+
+/// The same from where the IP header was found, and where the walk ended; at no place in a frame that carries no IP.
+#[inline(always)]
+pub fn walk_from<P: Bytes + ?Sized>(frame: &P, ip: IpHeader) -> (Packet, u32) {
+    match ip {
+        IpHeader::At(ip) => walk(frame, ip),
+        IpHeader::None => (Packet::Other, u32::MAX),
+        IpHeader::Unclear => (Packet::Unclear, u32::MAX),
     }
 }

@@ -11,6 +11,7 @@ const IPIP: u8 = 4;
 const IPV6: u8 = 41;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
+const GRE: u8 = 47;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION: u8 = 60;
 const MOBILITY: u8 = 135;
@@ -71,23 +72,31 @@ enum Step {
 /// IP in IP (RFC 2003, RFC 4213) is looked into, like any other chain of headers.
 #[inline(always)]
 pub fn classify<P: Bytes + ?Sized>(packet: &P, ip: u32) -> Packet {
+    walk(packet, ip).0
+}
+
+/// The same, and where the walk ended: at the beginning of the first header that was not followed.
+#[inline(always)]
+pub fn walk<P: Bytes + ?Sized>(packet: &P, ip: u32) -> (Packet, u32) {
     let protocol = match packet.get::<1>(ip) {
         Some([first]) if first >> 4 == 4 => IPIP,
         Some([first]) if first >> 4 == 6 => IPV6,
         // No receiver takes another version for IP.
-        Some(_) => return Packet::Other,
-        None => return Packet::Unclear,
+        Some(_) => return (Packet::Other, ip),
+        None => return (Packet::Unclear, ip),
     };
     let mut walk = Walk { protocol, at: ip, ip, v6: false, end: u32::MAX, first: false };
     for _ in 0..MAX_HEADERS {
+        walk.at = packet.plain(walk.at);
+        walk.end = packet.plain(walk.end);
         match step(packet, &mut walk) {
             Some(Step::Next) => {}
-            Some(Step::Done(packet)) => return packet,
+            Some(Step::Done(packet)) => return (packet, walk.at),
             // The packet ends inside a header.
-            None => return Packet::Unclear,
+            None => return (Packet::Unclear, walk.at),
         }
     }
-    Packet::Unclear
+    (Packet::Unclear, walk.at)
 }
 
 #[inline(always)]
@@ -105,6 +114,7 @@ fn step<P: Bytes + ?Sized>(packet: &P, walk: &mut Walk) -> Option<Step> {
         IPIP => ipv4(packet, walk),
         IPV6 => ipv6(packet, walk),
         FRAGMENT => fragment(packet, walk),
+        GRE => gre(packet, walk),
         AUTHENTICATION => {
             // RFC 4302 §2.2: the length in 4 bytes, minus two.
             let [next, length] = packet.get::<2>(walk.at)?;
@@ -127,7 +137,17 @@ fn step<P: Bytes + ?Sized>(packet: &P, walk: &mut Walk) -> Option<Step> {
 fn leads_to_tcp(protocol: u8) -> bool {
     matches!(
         protocol,
-        TCP | IPIP | IPV6 | FRAGMENT | AUTHENTICATION | HOP_BY_HOP | ROUTING | DESTINATION | MOBILITY | HIP | SHIM6
+        TCP | IPIP
+            | IPV6
+            | FRAGMENT
+            | GRE
+            | AUTHENTICATION
+            | HOP_BY_HOP
+            | ROUTING
+            | DESTINATION
+            | MOBILITY
+            | HIP
+            | SHIM6
     )
 }
 
@@ -187,6 +207,25 @@ fn ipv6<P: Bytes + ?Sized>(packet: &P, walk: &mut Walk) -> Option<Step> {
     }
     walk.protocol = next;
     walk.at += 40;
+    Some(Step::Next)
+}
+
+/// Generic routing encapsulation (RFC 2784 §2.1, RFC 2890 §2). What is no plain packet in version 0 is a tunnel of another
+/// kind, and outside.
+#[inline(always)]
+fn gre<P: Bytes + ?Sized>(packet: &P, walk: &mut Walk) -> Option<Step> {
+    let [flags, version, kind_high, kind_low] = packet.get::<4>(walk.at)?;
+    walk.protocol = match (version & 7, [kind_high, kind_low]) {
+        (0, [0x08, 0x00]) => IPIP,
+        (0, [0x86, 0xdd]) => IPV6,
+        _ => return Some(Step::Done(Packet::Other)),
+    };
+    // A source route (RFC 1701) has a length of its own; no receiver takes it any more.
+    if flags & 0x40 != 0 {
+        return Some(Step::Done(Packet::Unclear));
+    }
+    // Checksum, key and sequence number, four bytes each where their flag is set.
+    walk.at += 4 * (1 + u32::from(flags >> 7) + u32::from(flags >> 5 & 1) + u32::from(flags >> 4 & 1));
     Some(Step::Next)
 }
 

@@ -57,6 +57,16 @@ pub fn quick_ip<P: Bytes + ?Sized>(packet: &P, at: u32) -> Quick {
     }
 }
 
+/// Where the first look stops reading, of a frame with an Ethernet header or one without.
+#[inline(always)]
+pub fn quick_end<P: Bytes + ?Sized>(packet: &P, ethernet: bool) -> u32 {
+    let ip = if ethernet { ETHERNET } else { 0 };
+    match packet.get::<2>(ip) {
+        Some([0x45, _]) => ip + 24,
+        _ => ip + 44,
+    }
+}
+
 #[inline(always)]
 fn port<P: Bytes + ?Sized>(packet: &P, at: u32) -> Quick {
     packet.get::<2>(at).map_or(Quick::Look, |port| Quick::Port(u16::from_be_bytes(port)))

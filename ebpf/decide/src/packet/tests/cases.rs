@@ -224,3 +224,28 @@ fn frames_that_carry_something_else_are_let_alone() {
     let lcp = [&[2; 12][..], &[0x88, 0x64, 0x11, 0, 0, 1, 0, 10, 0xc0, 0x21], &[1; 8]].concat();
     assert_eq!(ip_header(&lcp[..]), IpHeader::None);
 }
+
+#[test]
+fn labels_of_mpls_and_generic_routing_encapsulation_are_looked_behind() {
+    let packet = V4.wrap(6, &tcp(25).bytes());
+    let label = |bottom: u8| [0, 1, bottom, 64];
+    for labels in [vec![label(1)], vec![label(0), label(1)], vec![label(0), label(0), label(0), label(1)]] {
+        let bytes = [&[0; 12], &[0x88, 0x47][..], &labels.concat(), &packet].concat();
+        assert!(matches!(frame(&bytes), Packet::Tcp(tcp) if tcp.dport == 25), "{labels:?}");
+    }
+    // More than are followed, and what is neither IPv4 nor IPv6.
+    let many = [&[0; 12], &[0x88, 0x47][..], &label(0).repeat(5), &label(1), &packet].concat();
+    assert_eq!(frame(&many), Packet::Unclear);
+    let ethernet = [&[0; 12], &[0x88, 0x47][..], &label(1), &[0, 0, 0, 0]].concat();
+    assert_eq!(frame(&ethernet), Packet::Other);
+
+    for (flags, more) in [(0x00, 0), (0x20, 4), (0x80, 4), (0xb0, 12)] {
+        let header = [&[flags, 0, 0x08, 0x00][..], &vec![0; more]].concat();
+        assert_eq!(port(&V4.wrap(47, &[&header[..], &packet].concat())), Some(25), "{flags:02x}");
+        assert_eq!(port(&V6.wrap(47, &[&header[..], &packet].concat())), Some(25), "{flags:02x}");
+    }
+    // A source route; a version of its own (PPTP, RFC 2637); a frame in it.
+    is(&V4.wrap(47, &[&[0x40, 0, 0x08, 0x00, 0, 0, 0, 0][..], &packet].concat()), Packet::Unclear);
+    is(&V4.wrap(47, &[0x30, 1, 0x88, 0x0b, 0, 0, 0, 0]), Packet::Other);
+    is(&V4.wrap(47, &[0x00, 0, 0x65, 0x58, 0, 0, 0, 0]), Packet::Other);
+}

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 mod arms;
 mod driver;
+mod empty;
 mod figures;
 mod flood;
 mod kernel;

@@ -233,6 +233,10 @@ fn missed(expect: Expect, report: &Report) -> Option<String> {
             (first, format!("the first refusal came at {guard:?}, the network at {network:?}"))
         }
         Expect::Network => (number("network_at").is_some(), "the network did not come up".to_owned()),
+        Expect::Agent(what, word) => {
+            let is = report.fact(&format!("agent.{what}")).unwrap_or("not said");
+            (is == word, format!("the agent's {what} is {is}, and not {word}"))
+        }
         Expect::Unit(unit, state) => {
             let is = report.fact(unit).unwrap_or("not there");
             (is == state, format!("{unit} is {is}, and not {state}"))

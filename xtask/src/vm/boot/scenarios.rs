@@ -42,11 +42,13 @@ pub(super) enum Expect {
     GuardBeforeNetwork,
     /// The network came up.
     Network,
+    /// Something that `portreeve status` says.
+    Agent(&'static str, &'static str),
     /// A unit's ActiveState, as systemctl(1) has it.
     Unit(&'static str, &'static str),
 }
 
-use Expect::{BotIsEarly, GuardBeforeNetwork, Network, NothingGetsThrough, SomethingGetsThrough, Unit};
+use Expect::{Agent as Says, BotIsEarly, GuardBeforeNetwork, Network, NothingGetsThrough, SomethingGetsThrough, Unit};
 
 const BROKEN: &str = "[guard]\nmode = 5\n";
 
@@ -68,7 +70,16 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         agent: Agent::Real,
         enabled: true,
         files: &[],
-        expect: &[BotIsEarly, Network, GuardBeforeNetwork, NothingGetsThrough, Unit("portreeve.service", "active")],
+        expect: &[
+            BotIsEarly,
+            Network,
+            GuardBeforeNetwork,
+            NothingGetsThrough,
+            Unit("portreeve.service", "active"),
+            Says("state", "guarding"),
+            Says("files_read_only", "true"),
+            Says("seccomp", "true"),
+        ],
     },
     Scenario {
         name: "last-good",
@@ -104,6 +115,15 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         agent: Agent::Missing,
         enabled: true,
         files: &[],
+        expect: &[BotIsEarly, Network, NothingGetsThrough, Unit("portreeve-closed.service", "active")],
+    },
+    Scenario {
+        name: "mount-fails",
+        about: "the folder of the policy is on a file system that cannot be mounted",
+        policy: "",
+        agent: Agent::Real,
+        enabled: true,
+        files: &[("/etc/fstab", "/dev/none /etc/portreeve ext4 nofail,x-systemd.device-timeout=2s 0 2\n")],
         expect: &[BotIsEarly, Network, NothingGetsThrough, Unit("portreeve-closed.service", "active")],
     },
 ];

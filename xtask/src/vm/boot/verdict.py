@@ -1,5 +1,5 @@
 # Waits until the network has been there for a while, or until it is clear that it will not come; then tells the facts.
-import subprocess, sys, time
+import json, shutil, subprocess, sys, time
 
 # Seconds that the bot has once there is a network, and seconds after which there will be none.
 TRIAL, PATIENCE = 8, 75
@@ -57,9 +57,18 @@ for unit in sys.argv[1:] or run("systemctl", "list-unit-files", "--no-legend", "
         fact(unit, state.get("ActiveState", "unknown"))
         print(f"    {unit}: {state.get('ActiveState')}, {state.get('SubState')}, {state.get('Result')},"
               f" restarted {state.get('NRestarts', '0')} times, wanted by {state.get('WantedBy', 'nobody')}")
+# In one of the boots there is no agent.
+status = run("portreeve", "status", "--json") if shutil.which("portreeve") else ""
+if status.startswith("{"):
+    status = json.loads(status)
+    fact("agent.state", status["state"])
+    fact("agent.files_read_only", str(status["rights"]["files_read_only"]).lower())
+    fact("agent.seccomp", str(status["rights"]["seccomp"]).lower())
+    print("    the agent holds", ", ".join(status["rights"]["capabilities"]))
+    print("    its hooks:", ", ".join(hook["name"] + " " + hook["state"] for hook in status["hooks"]))
 print("    the system is", run("systemctl", "is-system-running").strip())
 print(run("systemctl", "list-jobs", "--no-pager").rstrip())
-print(run("journalctl", "-b", "--no-pager", "-o", "short-monotonic", "-n", "25", "-u", "portreeve*").rstrip())
+print(run("journalctl", "-b", "--no-pager", "-o", "short-monotonic", "-n", "60", "-u", "portreeve*").rstrip())
 print("portreeve-vm: end ran=1 failed=0", flush=True)
 with open("/proc/sysrq-trigger", "w") as trigger:
     trigger.write("o")

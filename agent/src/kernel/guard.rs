@@ -362,13 +362,13 @@ pub fn detach(instance: &str) -> Result<bool, KernelError> {
     let known = pins.clone().unwrap_or_default();
     frames::detach(instance, &known).map_err(KernelError::Bpffs)?;
     let Some(pins) = pins else { return Ok(false) };
-    let links = Links::open(pins.join("links")).ids();
+    let programs = Links::open(pins.join("links")).programs();
     match fs::remove_dir_all(&pins) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(source) => return Err(KernelError::Pin { path: pins, source }),
     }
-    wait_for_end(&links);
+    wait_for_end(&programs);
     // The common folder goes with its last instance.
     if let Some(parent) = pins.parent()
         && let Err(error) = fs::remove_dir(parent)

@@ -116,17 +116,17 @@ impl Links {
 
     /// The same, and waits until the kernel has let go of it, which it does a little later.
     pub(super) fn release_for_good(&mut self, name: &str) {
-        let id = self.held(name).map(|(_, info)| info.id);
+        let program = self.held(name).map(|(_, info)| info.program);
         self.release(name);
-        if let Some(id) = id {
-            wait_for_end(&[id]);
+        if let Some(program) = program {
+            wait_for_end(&[program]);
         }
     }
 
-    /// The ids of all links.
-    pub(super) fn ids(&self) -> Vec<u32> {
+    /// The ids of the programs behind all links.
+    pub(super) fn programs(&self) -> Vec<u32> {
         let links = self.held.keys().filter(|name| !name.starts_with(TABLES));
-        links.filter_map(|name| Some(self.held(name)?.1.id)).collect()
+        links.filter_map(|name| Some(self.held(name)?.1.program)).collect()
     }
 
     /// The tables that are pinned or held.
@@ -175,13 +175,11 @@ pub(super) fn pin_over(object: BorrowedFd<'_>, path: &Path) -> Result<(), Kernel
     fs::rename(&new, path).map_err(fail)
 }
 
-/// Waits until links are no more, for a second at the most: the kernel ends them behind the back of who lets go
-/// (`bpf_link_put_deferred`, kernel/bpf/syscall.c).
-pub(super) fn wait_for_end(links: &[u32]) {
-    let deadline = Instant::now() + Duration::from_secs(1);
-    while links.iter().any(|id| sys::link_exists(*id)) && Instant::now() < deadline {
+/// Waits until programs are no more, for two seconds at the most: the kernel takes them from their places behind the back of
+/// who lets go of the links (`bpf_link_put_deferred`, kernel/bpf/syscall.c).
+pub(super) fn wait_for_end(programs: &[u32]) {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while programs.iter().any(|id| sys::program_exists(*id)) && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(1));
     }
-    // The number goes first, then the program.
-    sys::wait_for_running_programs();
 }

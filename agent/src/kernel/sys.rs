@@ -11,13 +11,13 @@ use tokio::io::unix::AsyncFd;
 /// `bpf(2)` commands, `enum bpf_cmd` of include/uapi/linux/bpf.h.
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_RAW_TRACEPOINT_OPEN: libc::c_int = 17;
 const BPF_MAP_FREEZE: libc::c_int = 22;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
-const BPF_LINK_GET_FD_BY_ID: libc::c_int = 30;
 /// `enum bpf_attach_type`.
 const CGROUP_INET_EGRESS: u32 = 1;
 const CGROUP_INET4_CONNECT: u32 = 10;
@@ -248,13 +248,13 @@ pub fn tcx_links(device: u32) -> io::Result<Vec<u32>> {
     Ok(links)
 }
 
-/// Whether there is a link of this id, in so far as the caller may know.
+/// Whether there is a program of this id, in so far as the caller may know.
 #[must_use]
-pub fn link_exists(id: u32) -> bool {
-    // `bpf_attr` of BPF_LINK_GET_FD_BY_ID: the id, the next one (unused), flags.
+pub fn program_exists(id: u32) -> bool {
+    // `bpf_attr` of BPF_PROG_GET_FD_BY_ID: the id, the next one (unused), flags.
     let mut attributes = [id, 0, 0];
     // SAFETY: a descriptor the kernel has just made for us.
-    bpf(BPF_LINK_GET_FD_BY_ID, &mut attributes).map(|fd| drop(unsafe { OwnedFd::from_raw_fd(fd as i32) })).is_ok()
+    bpf(BPF_PROG_GET_FD_BY_ID, &mut attributes).map(|fd| drop(unsafe { OwnedFd::from_raw_fd(fd as i32) })).is_ok()
 }
 
 /// Puts another program behind a link, in one step: no moment without a program.

@@ -117,10 +117,11 @@ impl Guard {
         self.links.release_for_good(trampoline::REACH);
     }
 
-    /// Whether the security module's program judges the senders that the setsockopt hook judges.
+    /// Whether the security module's program is known to judge the senders that the setsockopt hook judges. Where nobody can
+    /// tell, it is taken for missing.
     #[must_use]
     pub fn has_second_lock(&self) -> bool {
-        !self.absent.contains_key(trampoline::SECOND_LOCK)
+        !self.absent.contains_key(trampoline::SECOND_LOCK) && trampoline::security_module_is_known()
     }
 
     /// Whether the whole of the hierarchy is guarded.

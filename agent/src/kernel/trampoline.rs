@@ -72,6 +72,11 @@ fn security(ebpf: &mut Ebpf, name: &'static str, hook: &str, types: &aya::Btf) -
     program.load(hook, types).map_err(|source| KernelError::program(name, source))
 }
 
+/// Whether it is known that the kernel asks BPF programs as a security module.
+pub(super) fn security_module_is_known() -> bool {
+    security_module().is_ok() && std::fs::exists(MODULES).unwrap_or(false)
+}
+
 /// Whether the kernel asks BPF programs as a security module. It loads them also where it never asks.
 fn security_module() -> Result<(), String> {
     match std::fs::read_to_string(MODULES) {

@@ -1,10 +1,12 @@
 //! Portreeve: the library behind the `portreeve` binary.
 
 pub mod agent;
+pub mod alert;
 pub mod attempt;
 pub mod cli;
 pub mod clock;
 pub mod control;
+pub mod detect;
 pub mod doctor;
 pub mod instance;
 pub mod kernel;

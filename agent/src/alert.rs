@@ -1,0 +1,5 @@
+//! Alerts: what was found, kept until somebody has dealt with it, and told to whoever should know.
+
+mod model;
+
+pub use model::{Alert, CHANGES, Change, DESTINATIONS, Destination, FINDINGS, Occasion, Resolution, State, Who};

@@ -136,6 +136,8 @@ pub struct Evidence {
     pub local: u64,
     /// Distinct destinations met.
     pub destinations: u32,
+    /// Programs of one user, where the finding is about that user.
+    pub programs: u32,
     /// Observations of this test that spoke for a bot.
     pub against: u32,
     /// Observations of this test that spoke for the subject.

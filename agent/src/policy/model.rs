@@ -12,12 +12,15 @@ use sha2::{Digest as _, Sha256};
 
 use super::diagnostic::{Located, Place, Sources};
 use super::mta::{MTAS, Mta};
+use crate::detect::Settings;
 
 /// A checked policy.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     /// What holds for all rules.
     pub guard: Guard,
+    /// How attempts are judged.
+    pub detect: Settings,
     /// The rules, in order: the first that matches decides.
     pub rules: Vec<Rule>,
     pub(super) sources: Sources,

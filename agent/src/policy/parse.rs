@@ -1,5 +1,6 @@
 //! The text of one file, to the part of a policy it holds.
 
+mod detect;
 mod reader;
 mod rule;
 mod suggest;
@@ -11,16 +12,22 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, Located, Place, Severity, Sources};
 use super::model::{CgroupPath, Guard, Mode, Refusal, Rule};
+use crate::detect::Settings;
 use reader::Reader;
 
-const TOP_KEYS: &[&str] = &["include", "guard", "allow"];
+const TOP_KEYS: &[&str] = &["include", "guard", "allow", "detect"];
 const GUARD_KEYS: &[&str] =
     &["mode", "ports", "refuse_with", "local_submission", "refuse_tainted", "cgroup", "forwarded", "inside"];
 
 /// Every key a policy may have, with the table it belongs in (empty at the top).
 pub fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
     let of = |table: &'static str, keys: &'static [&'static str]| keys.iter().map(move |key| (table, *key));
-    of("", TOP_KEYS).chain(of("guard", GUARD_KEYS)).chain(of("allow", rule::KEYS))
+    of("", TOP_KEYS)
+        .chain(of("guard", GUARD_KEYS))
+        .chain(of("allow", rule::KEYS))
+        .chain(of("detect", detect::KEYS))
+        .chain(of("detect.weights", &detect::WEIGHT_KEYS))
+        .chain(of("detect.site", detect::SITE_KEYS))
 }
 
 /// What one file says.
@@ -29,6 +36,7 @@ pub(super) struct Parsed {
     pub(super) include: Vec<Located<String>>,
     pub(super) guard: Option<Guard>,
     pub(super) rules: Vec<Rule>,
+    pub(super) detect: Option<Settings>,
     pub(super) diagnostics: Vec<Diagnostic>,
 }
 
@@ -86,6 +94,11 @@ fn top(reader: &mut Reader<'_>, table: &DeTable<'_>, role: Role, parsed: &mut Pa
                 }
             }
             "allow" => parsed.rules = rules(reader, value),
+            "detect" => {
+                if let Some(table) = reader.table(name, value) {
+                    parsed.detect = Some(detect::detect(reader, table));
+                }
+            }
             other => reader.unknown_key(key.span(), other, "", TOP_KEYS),
         }
     }
@@ -232,6 +245,9 @@ mod tests {
             let header = match table {
                 "guard" => "[guard]\n",
                 "allow" => "[[allow]]\n",
+                "detect" => "[detect]\n",
+                "detect.weights" => "[detect.weights]\n",
+                "detect.site" => "[[detect.site]]\n",
                 _ => "",
             };
             let found = findings(&format!("{header}{key} = 1.5\n"));

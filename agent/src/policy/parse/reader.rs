@@ -1,7 +1,7 @@
 //! Values of the types a policy has, with a finding for each that is of another.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -56,7 +56,7 @@ impl<'a> Reader<'a> {
     pub(super) fn unknown_key(&mut self, span: Range<usize>, key: &str, table: &str, known: &[&str]) {
         let bracketed = |table: &str| match table {
             "" => "at the top of the file, before the first [table]".to_owned(),
-            "allow" => "in [[allow]]".to_owned(),
+            "allow" | "detect.site" => format!("in [[{table}]]"),
             table => format!("in [{table}]"),
         };
         let what = match table {
@@ -183,6 +183,66 @@ impl<'a> Reader<'a> {
         number.filter(|number| *number <= most)
     }
 
+    /// A whole number within bounds.
+    pub(super) fn integer(
+        &mut self,
+        key: &str,
+        value: &Value<'_>,
+        bounds: RangeInclusive<u64>,
+        mend: &str,
+    ) -> Option<u64> {
+        let DeValue::Integer(integer) = value.get_ref() else {
+            self.wrong_type(key, value, "a whole number", &format!("write {key} = {}", bounds.start()));
+            return None;
+        };
+        let number = self.number(value.get_ref(), u64::MAX).filter(|number| bounds.contains(number));
+        if number.is_none() {
+            let what = format!("\"{key}\" is {integer}, not from {} to {}", bounds.start(), bounds.end());
+            self.error(value.span(), what, mend);
+        }
+        number
+    }
+
+    /// A number within bounds, with or without a point.
+    pub(super) fn fraction(
+        &mut self,
+        key: &str,
+        value: &Value<'_>,
+        bounds: RangeInclusive<f64>,
+        mend: &str,
+    ) -> Option<f64> {
+        let text = match value.get_ref() {
+            DeValue::Float(float) => float.as_str().to_owned(),
+            DeValue::Integer(integer) => integer.as_str().to_owned(),
+            DeValue::String(_) | DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
+                self.wrong_type(key, value, "a number", mend);
+                return None;
+            }
+        };
+        let number = text.replace('_', "").parse().ok().filter(|number| bounds.contains(number));
+        if number.is_none() {
+            let what = format!("\"{key}\" is {text}, not from {} to {}", bounds.start(), bounds.end());
+            self.error(value.span(), what, mend);
+        }
+        number
+    }
+
+    /// A length of time within bounds, in seconds.
+    pub(super) fn seconds(&mut self, key: &str, value: &Value<'_>, bounds: RangeInclusive<u64>) -> Option<u64> {
+        let text = self.string(key, value)?.value;
+        let mend = "write a number with its unit, as in \"90s\", \"15m\", \"2h\", \"7d\"";
+        let Some(seconds) = seconds(&text) else {
+            self.error(value.span(), format!("\"{text}\" is no length of time"), mend);
+            return None;
+        };
+        if bounds.contains(&seconds) {
+            return Some(seconds);
+        }
+        let what = format!("\"{key}\" is {text}, not from {}s to {}s", bounds.start(), bounds.end());
+        self.error(value.span(), what, mend);
+        None
+    }
+
     /// Ports and ranges of ports.
     pub(super) fn ports(&mut self, key: &str, value: &Value<'_>) -> BTreeSet<u16> {
         let mut ports = BTreeSet::new();
@@ -198,7 +258,7 @@ impl<'a> Reader<'a> {
         ports
     }
 
-    fn port_range(&mut self, key: &str, value: &Value<'_>) -> Option<std::ops::RangeInclusive<u16>> {
+    fn port_range(&mut self, key: &str, value: &Value<'_>) -> Option<RangeInclusive<u16>> {
         let mend = "write ports as in [25, 587] and ranges as in [\"2525-2530\"], from 1 to 65535";
         let port = |number: u64| u16::try_from(number).ok().filter(|port| *port != 0);
         if let Some(port) = self.number(value.get_ref(), u64::from(u16::MAX)).and_then(port) {
@@ -225,4 +285,17 @@ impl<'a> Reader<'a> {
         }
         None
     }
+}
+
+/// Seconds of a text like `15m`.
+fn seconds(text: &str) -> Option<u64> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let unit = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit)
 }

@@ -19,7 +19,8 @@ fn the_default_policy_is_right_and_shows_every_key() {
     for (table, key) in keys() {
         let starts = |line: &str| {
             let line = line.strip_prefix('#').unwrap_or(line);
-            let header = line.trim_matches(['[', ']']) == key && line.starts_with('[');
+            let path = if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") };
+            let header = line.trim_matches(['[', ']']) == path && line.starts_with('[');
             header || line.strip_prefix(key).is_some_and(|rest| rest.starts_with(" = "))
         };
         assert!(text.lines().any(starts), "{key} of [{table}]");

@@ -1,5 +1,6 @@
 //! The record of an attempt, and the stream of them.
 
+mod observe;
 mod record;
 mod store;
 

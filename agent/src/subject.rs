@@ -5,5 +5,5 @@ mod process;
 mod users;
 
 pub use cgroup::{Container, Place, place};
-pub use process::{Details, Processes};
+pub use process::{Details, Processes, is_interpreter};
 pub use users::Users;

@@ -21,7 +21,7 @@ const SOL_PACKET: u16 = 263;
 const SOL_XDP: u16 = 283;
 
 /// One attempt. The JSON has these fields, documented in README.md.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
     /// When.
     pub time: Timestamp,
@@ -103,6 +103,27 @@ pub struct Attempt {
     pub parents: Vec<Parent>,
     /// Which of the texts above are cut.
     pub truncated: Vec<String>,
+    /// The package that owns the executable.
+    #[serde(default)]
+    pub package: Option<String>,
+    /// Whether the host's package database was asked: only then does no package mean that none owns it.
+    #[serde(default)]
+    pub package_known: bool,
+    /// The executable lies in a folder that everybody may write to.
+    #[serde(default)]
+    pub exe_world_writable: bool,
+    /// The login session that the process was started in is over.
+    #[serde(default)]
+    pub session_gone: bool,
+    /// A mail server listens on this host's loopback, and the process does not use it.
+    #[serde(default)]
+    pub mta_unused: bool,
+    /// The process asked for MX records.
+    #[serde(default)]
+    pub mx_lookups: bool,
+    /// The mail domain or the host name that was looked up, where the answer is known.
+    #[serde(default)]
+    pub domain: Option<String>,
 }
 
 /// An ancestor of the process.
@@ -114,6 +135,9 @@ pub struct Parent {
     pub uid: u32,
     /// Its thread name.
     pub comm: String,
+    /// Its executable's path, where it was read.
+    #[serde(default)]
+    pub exe: Option<String>,
 }
 
 impl fmt::Display for Attempt {
@@ -283,9 +307,16 @@ impl Recorder {
                 .parents
                 .iter()
                 .filter(|parent| parent.pid != 0)
-                .map(|parent| Parent { pid: parent.pid, uid: parent.uid, comm: text(&parent.comm) })
+                .map(|parent| Parent { pid: parent.pid, uid: parent.uid, comm: text(&parent.comm), exe: None })
                 .collect(),
             truncated: truncated(event.truncated),
+            package: None,
+            package_known: false,
+            exe_world_writable: false,
+            session_gone: false,
+            mta_unused: false,
+            mx_lookups: false,
+            domain: None,
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::hash::Hasher as _;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -21,6 +22,18 @@ impl SubjectId {
         for part in parts {
             hash.write(part.as_bytes());
             hash.write_u8(0xff);
+        }
+        Self(hash.finish())
+    }
+
+    /// The number of a host whose programs are not known: of a capture, or behind a frame.
+    #[must_use]
+    pub fn of_host(address: IpAddr) -> Self {
+        let mut hash = SipHasher13::new();
+        hash.write(b"host\xff");
+        match address.to_canonical() {
+            IpAddr::V4(address) => hash.write(&address.octets()),
+            IpAddr::V6(address) => hash.write(&address.octets()),
         }
         Self(hash.finish())
     }

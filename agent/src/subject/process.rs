@@ -1,7 +1,6 @@
 //! What procfs adds to an event, while the process lives.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use portreeve_abi::TICK;
 use procfs::process::Process;
@@ -60,6 +59,13 @@ impl Processes {
     }
 }
 
+/// Whether an executable, by its path or its thread's name, is an interpreter of scripts, whatever its version.
+#[must_use]
+pub fn is_interpreter(program: &str) -> bool {
+    let name = program.rsplit('/').next().unwrap_or(program);
+    INTERPRETERS.contains(&name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '-'))
+}
+
 fn read(pid: u32, start: u64) -> Option<Details> {
     let process = Process::new(i32::try_from(pid).ok()?).ok()?;
     if process.stat().ok()?.starttime != start / TICK {
@@ -72,9 +78,7 @@ fn read(pid: u32, start: u64) -> Option<Details> {
 
 /// The script that an interpreter was told to run.
 fn script(exe: &str, arguments: &[String], cwd: Option<&str>) -> Option<String> {
-    let name = Path::new(exe).file_name()?.to_str()?;
-    let stem = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '-');
-    if !INTERPRETERS.contains(&stem) {
+    if !is_interpreter(exe) {
         return None;
     }
     let first = arguments.iter().skip(1).find(|argument| !argument.starts_with('-'))?;

@@ -12,6 +12,7 @@
 )]
 
 mod cgroup;
+mod debs;
 mod filesystem;
 mod guard;
 mod host;
@@ -21,6 +22,7 @@ pub mod mta;
 mod netns;
 mod probe;
 mod program;
+mod root;
 mod scene;
 mod sink;
 mod skip;
@@ -34,6 +36,7 @@ pub use host::Host;
 pub use lab::{Lab, require_root};
 pub use probe::{Probe, Segment, connects_from};
 pub use program::{Outcome, Program, Running};
+pub use root::Root;
 pub use scene::Scene;
 pub use sink::{Message, Sink};
 pub use skip::skip;

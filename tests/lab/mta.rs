@@ -8,16 +8,13 @@
 //! ```
 
 mod config;
-mod debs;
-mod root;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::mta::root::MtaRoot;
 use crate::until::{DEADLINE, until};
-use crate::{Cgroup, Host, Lab, Outcome, Program, Running};
+use crate::{Cgroup, Host, Lab, Outcome, Program, Root, Running};
 
 /// A mail server that Debian ships.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,8 +90,9 @@ pub struct Mta<'a> {
     cgroup: &'a Cgroup,
     log: PathBuf,
     daemon: Option<Running>,
+    package: Package,
     // Last: its mounts are busy until the programs in it are gone.
-    root: MtaRoot,
+    root: Root,
 }
 
 impl<'a> Mta<'a> {
@@ -105,9 +103,11 @@ impl<'a> Mta<'a> {
     #[track_caller]
     #[must_use]
     pub fn start(lab: &Lab, package: Package, host: &'a Host, cgroup: &'a Cgroup, relay: IpAddr) -> Self {
-        let root = MtaRoot::new(package, &lab.scratch("mta"));
-        config::relay_to(&root, relay);
-        let mut mta = Self { host, cgroup, log: lab.scratch("mta-log"), daemon: None, root };
+        let root = Root::new(lab, package.name(), &[package.name()]);
+        config::users(&root);
+        config::prepare(package, &root);
+        config::relay_to(package, &root, relay);
+        let mut mta = Self { host, cgroup, log: lab.scratch("mta-log"), daemon: None, package, root };
         mta.launch();
         mta
     }
@@ -130,7 +130,7 @@ impl<'a> Mta<'a> {
             Package::OpenSmtpd => &["/usr/sbin/smtpd", "-d"],
         };
         let daemon = self.daemon.insert(self.program(command[0]).args(&command[1..]).spawn(&self.log));
-        let name = self.root.package().name();
+        let name = self.package.name();
         until(&format!("{name} to listen"), DEADLINE, || {
             if !daemon.runs() {
                 panic!("{name} ended:\n{}", read(&self.log));
@@ -148,7 +148,7 @@ impl<'a> Mta<'a> {
     /// Which server it is.
     #[must_use]
     pub fn package(&self) -> Package {
-        self.root.package()
+        self.package
     }
 
     /// The root it runs in, by the path that the host has for it.

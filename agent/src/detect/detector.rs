@@ -22,6 +22,8 @@ pub struct Detector {
     sites: Sites,
     pub(super) subjects: Bounded<Subject>,
     pub(super) owners: Bounded<Owner>,
+    /// The latest moment seen, in microseconds since 1970.
+    pub(super) latest: i64,
 }
 
 impl Detector {
@@ -32,7 +34,7 @@ impl Detector {
         let sites = Sites::new(&settings.sites);
         let subjects = Bounded::new(settings.subjects);
         let owners = Bounded::new(settings.subjects.div_ceil(4));
-        Self { settings, hypotheses, sites, subjects, owners }
+        Self { settings, hypotheses, sites, subjects, owners, latest: 0 }
     }
 
     /// Bytes that one subject takes, its share of the table included.
@@ -53,6 +55,12 @@ impl Detector {
         self.subjects.evicted
     }
 
+    /// The latest moment of all attempts seen, in microseconds since 1970.
+    #[must_use]
+    pub fn latest(&self) -> i64 {
+        self.latest
+    }
+
     /// The settings.
     #[must_use]
     pub fn settings(&self) -> &Settings {
@@ -66,6 +74,7 @@ impl Detector {
         }
         // From 1970 to the year 9999: what lies outside is a broken clock, and must not upset the arithmetic.
         let time = observation.time.clamp(0, LATEST);
+        self.latest = self.latest.max(time);
         let (id, now) = (observation.subject.0, seconds(time));
         let (place, _) = self.subjects.at(id, now, STALE, || Subject::new(id, time));
         let subject = self.subjects.entry(place);

@@ -24,6 +24,7 @@ pub enum SnapshotError {
 #[derive(Serialize, Deserialize)]
 struct Snapshot<S, O> {
     version: u32,
+    latest: i64,
     evicted: (u64, u64),
     subjects: S,
     owners: O,
@@ -37,7 +38,8 @@ impl Detector {
         let owners: Vec<&Owner> = self.owners.in_order().collect();
         let evicted = (self.subjects.evicted, self.owners.evicted);
         // Only a type that serde cannot count the elements of would fail.
-        postcard::to_stdvec(&Snapshot { version: VERSION, evicted, subjects, owners }).unwrap_or_default()
+        postcard::to_stdvec(&Snapshot { version: VERSION, latest: self.latest, evicted, subjects, owners })
+            .unwrap_or_default()
     }
 
     /// A detector that goes on from a state. Where the settings have room for fewer subjects now, the least interesting are
@@ -55,6 +57,7 @@ impl Detector {
         let mut detector = Self::new(settings);
         fill(&mut detector.subjects, snapshot.subjects);
         fill(&mut detector.owners, snapshot.owners);
+        detector.latest = snapshot.latest;
         (detector.subjects.evicted, detector.owners.evicted) = snapshot.evicted;
         Ok(detector)
     }

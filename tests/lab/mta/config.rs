@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
-use super::{MtaRoot, Package};
+use super::Package;
+use crate::Root;
 
 // Above Debian's system users and below its host's dynamic ones, so that they are nobody's on the host.
 pub(super) const POSTFIX: u32 = 2101;
@@ -15,7 +16,7 @@ const MAIL: u32 = 8; // base-passwd's
 
 /// /etc/passwd, /etc/group and the names of the host.
 #[track_caller]
-pub(super) fn users(root: &MtaRoot) {
+pub(super) fn users(root: &Root) {
     let users = [
         ("root", 0, 0, "/root"),
         ("mail", MAIL, MAIL, "/var/mail"),
@@ -43,8 +44,8 @@ pub(super) fn users(root: &MtaRoot) {
 
 /// Directories and set-group-id bits.
 #[track_caller]
-pub(super) fn prepare(root: &MtaRoot) {
-    match root.package() {
+pub(super) fn prepare(package: Package, root: &Root) {
+    match package {
         Package::Postfix => {
             directory(root, "/var/lib/postfix", 0o755, POSTFIX, POSTFIX);
             directory(root, "/var/spool/postfix", 0o755, 0, 0);
@@ -73,8 +74,8 @@ pub(super) fn prepare(root: &MtaRoot) {
 
 /// The configuration: mail from this host, all of it to `relay`.
 #[track_caller]
-pub(super) fn relay_to(root: &MtaRoot, relay: IpAddr) {
-    match root.package() {
+pub(super) fn relay_to(package: Package, root: &Root, relay: IpAddr) {
+    match package {
         Package::Postfix => root.write("/etc/postfix/main.cf", &format!("{MAIN_CF}relayhost = [{relay}]:25\n")),
         Package::Exim => {
             // Set-user-id programs trust no configuration that others could have written.
@@ -94,13 +95,13 @@ pub(super) fn relay_to(root: &MtaRoot, relay: IpAddr) {
 }
 
 #[track_caller]
-fn directory(root: &MtaRoot, path: &str, mode: u32, uid: u32, gid: u32) {
+fn directory(root: &Root, path: &str, mode: u32, uid: u32, gid: u32) {
     std::fs::create_dir_all(root.inside(path)).unwrap();
     own(root, path, mode, uid, gid);
 }
 
 #[track_caller]
-fn own(root: &MtaRoot, path: &str, mode: u32, uid: u32, gid: u32) {
+fn own(root: &Root, path: &str, mode: u32, uid: u32, gid: u32) {
     let path = root.inside(path);
     chown(&path, Some(uid), Some(gid)).unwrap_or_else(|error| panic!("chown {}: {error}", path.display()));
     // After the owner, because a change of owner clears the set-id bits.

@@ -1,28 +1,32 @@
-//! One test's own copy of a mail server's root.
+//! One test's own copy of a Debian root with some packages in it.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
-use super::{Package, config, debs};
-use crate::Program;
 use crate::mount::Mount;
+use crate::{Lab, Program, debs};
 
-/// A root directory with a mail server in it: an overlay over the unpacked packages, unmounted on drop.
+/// A root directory: an overlay over unpacked packages, unmounted on drop. No script of a package has run in it.
 #[derive(Debug)]
-pub(super) struct MtaRoot {
-    package: Package,
+pub struct Root {
     path: PathBuf,
     // In the order of the unmounting.
     _proc: Mount,
     _overlay: Mount,
 }
 
-impl MtaRoot {
+impl Root {
+    /// A new copy of a root with these packages and what they need; `name` is what the packages are kept as.
+    ///
+    /// # Panics
+    /// When they cannot be downloaded or mounted.
     #[track_caller]
-    pub(super) fn new(package: Package, base: &Path) -> Self {
-        let lower = debs::base_root(package);
+    #[must_use]
+    pub fn new(lab: &Lab, name: &str, packages: &[&str]) -> Self {
+        let lower = debs::base_root(name, packages);
+        let base = lab.scratch(name);
         for dir in ["upper", "work"] {
             std::fs::create_dir_all(base.join(dir)).unwrap();
         }
@@ -30,40 +34,32 @@ impl MtaRoot {
         let options = format!("lowerdir={},upperdir={shown}/upper,workdir={shown}/work", lower.display());
         let overlay = Mount::new("overlay", "overlay", &root, &options);
         let proc = Mount::bind(Path::new("/proc"), &root.join("proc"));
-        let made = Self { package, path: root, _proc: proc, _overlay: overlay };
+        let made = Self { path: root, _proc: proc, _overlay: overlay };
         devices(&made.path.join("dev"));
-        config::users(&made);
-        config::prepare(&made);
         made
-    }
-
-    /// Which server it holds.
-    #[must_use]
-    pub(super) fn package(&self) -> Package {
-        self.package
     }
 
     /// The root directory, by the path that the host has for it.
     #[must_use]
-    pub(super) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// The path that the host has for one inside.
     #[must_use]
-    pub(super) fn inside(&self, path: &str) -> PathBuf {
+    pub fn inside(&self, path: &str) -> PathBuf {
         self.path.join(path.trim_start_matches('/'))
     }
 
     /// A program inside, with this as its root; it has no host and no cgroup yet.
     #[must_use]
-    pub(super) fn program(&self, path: &str) -> Program {
+    pub fn program(&self, path: &str) -> Program {
         Program::new(path.into()).in_root(&self.path).env("LANG", "C")
     }
 
     /// Writes a file inside, with the directories above it.
     #[track_caller]
-    pub(super) fn write(&self, path: &str, text: &str) {
+    pub fn write(&self, path: &str, text: &str) {
         let target = self.inside(path);
         std::fs::create_dir_all(target.parent().unwrap()).unwrap();
         std::fs::write(&target, text).unwrap_or_else(|error| panic!("write {}: {error}", target.display()));

@@ -1,0 +1,74 @@
+//! Real bots and real programs that are only set up wrongly, side by side under the guard: alerts for the bots alone,
+//! and what an administrator does with them.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "alerts/life.rs"]
+mod life;
+#[path = "alerts/programs.rs"]
+mod programs;
+
+use std::collections::BTreeSet;
+
+use lab::{DEADLINE, Guard, Lab, until};
+use programs::{BENIGN, BOTS, Programs};
+use serde_json::Value;
+
+/// All alerts.
+fn alerts(guard: &Guard) -> Vec<Value> {
+    let listed = guard.command(["alerts", "--all", "--json"]).must_succeed();
+    listed.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Whom an alert is about: the script, else the executable.
+fn about(alert: &Value) -> String {
+    let who = &alert["who"];
+    [&who["script"], &who["exe"], &who["name"]].into_iter().find_map(Value::as_str).unwrap().to_owned()
+}
+
+#[test]
+fn exactly_the_bots_are_flagged() {
+    let lab = Lab::new("bots");
+    let host = lab.host("host");
+    let guard = Guard::start(&lab, "");
+    let programs = Programs::new(&lab, &host);
+    // Programs that take their time first; they go on while the others come and go.
+    let _running = programs.daemons();
+    for program in BENIGN.iter().chain(BOTS) {
+        programs.run(program);
+    }
+    let expected: BTreeSet<String> = BOTS.iter().map(|bot| bot.about.to_owned()).collect();
+    until("an alert for every bot", DEADLINE, || {
+        let found: BTreeSet<String> = alerts(&guard).iter().map(about).collect();
+        if expected.is_subset(&found) { Ok(()) } else { Err(found) }
+    });
+    // Every benign program has tried often enough to be told from a bot, the daemons for more than a minute.
+    until("the daemons' attempts", 10 * DEADLINE, || {
+        let attempts = guard.attempts();
+        let of = |exe: &str| attempts.iter().filter(|attempt| attempt["exe"] == exe).count();
+        let counts = programs::DAEMONS.map(|(exe, least)| (exe, of(exe), least));
+        if counts.iter().all(|(_, count, least)| count >= least) { Ok(()) } else { Err(counts) }
+    });
+    let attempts = guard.attempts();
+    for program in BENIGN {
+        let count = attempts
+            .iter()
+            .filter(|attempt| attempt["script"] == program.about || attempt["exe"] == program.about)
+            .count();
+        assert!(count >= 15, "{} has tried {count} times only", program.about);
+    }
+    let found: BTreeSet<String> = alerts(&guard).iter().map(about).collect();
+    assert_eq!(found, expected);
+    for alert in alerts(&guard) {
+        assert_eq!((&alert["severity"], &alert["state"]), (&"critical".into(), &"open".into()), "{alert:#}");
+        assert!(!alert["findings"].as_array().unwrap().is_empty() && alert["worst"].is_object(), "{alert:#}");
+    }
+    // The same attempts, replayed, say the same.
+    let recorded = lab.scratch("attempts");
+    std::fs::write(&recorded, guard.command(["attempts", "--json"]).must_succeed().stdout).unwrap();
+    let replayed = guard.command(["detect", "replay", recorded.to_str().unwrap()]).must_succeed().stdout;
+    let subjects = |text: &str| -> BTreeSet<String> {
+        text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["finding"]["subject"].to_string()).collect()
+    };
+    let live: BTreeSet<String> = alerts(&guard).iter().map(|alert| alert["subject"].to_string()).collect();
+    assert_eq!(subjects(&replayed), live);
+}

@@ -1,0 +1,1 @@
+//! The life of an alert, by the commands an administrator types.

@@ -69,8 +69,8 @@ impl<W: Write> Replayed<W> {
             return self.trace(Trace::new("standard input", io::stdin().lock(), args.format.format(), ports));
         }
         let name = path.display().to_string();
-        let file =
-            File::open(path).map_err(|source| Stop::Trace(TraceError::Read { name: name.clone(), line: 0, source }))?;
+        let open = |source| Stop::Trace(TraceError::Open { name: name.clone(), source });
+        let file = File::open(path).map_err(open)?;
         self.trace(Trace::new(name, BufReader::with_capacity(CHUNK, file), args.format.format(), ports))
     }
 

@@ -5,6 +5,7 @@
 mod attempts;
 mod check;
 mod detach;
+mod detect;
 mod doctor;
 mod explain;
 mod mode;
@@ -79,6 +80,7 @@ enum Command {
     Mode(mode::Args),
     Doctor(doctor::Args),
     Detach(detach::Args),
+    Detect(detect::Args),
 }
 
 /// Runs the command of the command line.
@@ -114,6 +116,7 @@ fn dispatch(command: Command, instance: Instance) -> Outcome {
         Command::Mode(args) => mode::run(&args, &instance),
         Command::Doctor(args) => doctor::run(&args, &instance),
         Command::Detach(args) => detach::run(&args, &instance),
+        Command::Detect(args) => detect::run(&args),
     }
 }
 

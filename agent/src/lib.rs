@@ -13,3 +13,4 @@ pub mod kernel;
 pub mod policy;
 pub mod rights;
 pub mod subject;
+pub mod trace;

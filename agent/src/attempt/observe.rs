@@ -88,7 +88,7 @@ impl Attempt {
     #[must_use]
     pub fn who(&self) -> Who {
         if let Some(host) = self.host() {
-            return Who { name: host.to_string(), address: Some(host.to_string()), ..Who::default() };
+            return Who::of_host(host);
         }
         let process = self.pid != 0;
         let mut name = match (&self.exe, process) {
@@ -184,7 +184,7 @@ impl Attempt {
     }
 
     /// The host that is meant where no process is known: the source of a frame, or of a packet of no unit's.
-    fn host(&self) -> Option<IpAddr> {
+    pub(crate) fn host(&self) -> Option<IpAddr> {
         let placed = self.hook != "frame" && (self.unit.is_some() || self.container.is_some());
         if self.pid != 0 || placed {
             return None;

@@ -70,11 +70,16 @@ fn read(pid: u32, start: u64) -> Option<Details> {
     Some(Details { cwd: process.cwd().ok().map(|path| path.display().to_string()), login_uid, script: None })
 }
 
-/// The script that an interpreter was told to run.
-fn script(exe: &str, arguments: &[String], cwd: Option<&str>) -> Option<String> {
-    let name = Path::new(exe).file_name()?.to_str()?;
+/// Whether an executable's path is that of an interpreter, by its name.
+pub(crate) fn is_interpreter(exe: &str) -> bool {
+    let name = Path::new(exe).file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let stem = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '-');
-    if !INTERPRETERS.contains(&stem) {
+    INTERPRETERS.contains(&stem)
+}
+
+/// The script that an interpreter was told to run.
+pub(crate) fn script(exe: &str, arguments: &[String], cwd: Option<&str>) -> Option<String> {
+    if !is_interpreter(exe) {
         return None;
     }
     let first = arguments.iter().skip(1).find(|argument| !argument.starts_with('-'))?;

@@ -2,6 +2,7 @@
 
 mod execs;
 mod explain;
+mod respond;
 mod run;
 mod senders;
 mod server;

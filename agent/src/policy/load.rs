@@ -91,6 +91,7 @@ impl Loader {
     fn main(&mut self, main: Parsed) -> Vec<Located<String>> {
         let includes = main.include.clone();
         self.policy.guard = main.guard.clone().unwrap_or_default();
+        self.policy.respond.clone_from(&main.respond);
         self.take(main);
         includes
     }

@@ -1,6 +1,7 @@
 //! The text of one file, to the part of a policy it holds.
 
 mod reader;
+mod respond;
 mod rule;
 mod suggest;
 
@@ -11,16 +12,17 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, Located, Place, Severity, Sources};
 use super::model::{CgroupPath, Guard, Mode, Refusal, Rule};
+use super::respond::Respond;
 use reader::Reader;
 
-const TOP_KEYS: &[&str] = &["include", "guard", "allow"];
+const TOP_KEYS: &[&str] = &["include", "guard", "allow", "respond"];
 const GUARD_KEYS: &[&str] =
     &["mode", "ports", "refuse_with", "local_submission", "refuse_tainted", "cgroup", "forwarded", "inside"];
 
 /// Every key a policy may have, with the table it belongs in (empty at the top).
 pub fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
     let of = |table: &'static str, keys: &'static [&'static str]| keys.iter().map(move |key| (table, *key));
-    of("", TOP_KEYS).chain(of("guard", GUARD_KEYS)).chain(of("allow", rule::KEYS))
+    of("", TOP_KEYS).chain(of("guard", GUARD_KEYS)).chain(of("allow", rule::KEYS)).chain(of("respond", respond::KEYS))
 }
 
 /// What one file says.
@@ -29,6 +31,7 @@ pub(super) struct Parsed {
     pub(super) include: Vec<Located<String>>,
     pub(super) guard: Option<Guard>,
     pub(super) rules: Vec<Rule>,
+    pub(super) respond: Vec<Respond>,
     pub(super) diagnostics: Vec<Diagnostic>,
 }
 
@@ -86,6 +89,7 @@ fn top(reader: &mut Reader<'_>, table: &DeTable<'_>, role: Role, parsed: &mut Pa
                 }
             }
             "allow" => parsed.rules = rules(reader, value),
+            "respond" => parsed.respond = respond::all(reader, value),
             other => reader.unknown_key(key.span(), other, "", TOP_KEYS),
         }
     }
@@ -232,6 +236,7 @@ mod tests {
             let header = match table {
                 "guard" => "[guard]\n",
                 "allow" => "[[allow]]\n",
+                "respond" => "[[respond]]\n",
                 _ => "",
             };
             let found = findings(&format!("{header}{key} = 1.5\n"));

@@ -3,6 +3,7 @@
 mod execs;
 mod explain;
 mod judging;
+mod respond;
 mod run;
 mod senders;
 mod server;

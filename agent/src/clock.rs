@@ -29,4 +29,12 @@ impl Clock {
             SignedDuration::from_nanos(boot as i64).saturating_sub(SignedDuration::from_nanos(self.boot as i64));
         self.wall.checked_add(offset).unwrap_or(self.wall)
     }
+
+    /// The moment of CLOCK_BOOTTIME at a time of the wall clock, for times that [`Self::at`] has told not long ago: whoever
+    /// sets the wall clock moves all others.
+    #[must_use]
+    pub fn boot_at(&self, wall: Timestamp) -> u64 {
+        let before = self.wall.duration_since(wall).as_nanos();
+        u64::try_from(i128::from(self.boot) - before).unwrap_or(0)
+    }
 }

@@ -14,6 +14,7 @@ mod overlap;
 mod parse;
 mod pattern;
 mod resolve;
+mod respond;
 mod unit;
 
 pub use compile::{CompileError, Compiled, compile};
@@ -25,6 +26,7 @@ pub use mta::{MTAS, Mta, Users};
 pub use parse::keys;
 pub use pattern::matches;
 pub use resolve::{Named, Resolved, ResolvedRule, resolve, unit_path};
+pub use respond::Respond;
 
 #[cfg(test)]
 mod tests;

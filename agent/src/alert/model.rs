@@ -67,6 +67,12 @@ pub struct Alert {
     pub next: Vec<String>,
     /// What was done about the alert, by whom and when.
     pub history: Vec<Change>,
+    /// What the agent did about the subject by itself; at most [`DEEDS`](super::response::DEEDS).
+    #[serde(default)]
+    pub deeds: Vec<super::response::Deed>,
+    /// The process tree at the worst moment: the process, its forebears and its descendants.
+    #[serde(default)]
+    pub tree: Vec<crate::subject::Member>,
 }
 
 /// A subject, for people and for filters.

@@ -310,6 +310,18 @@ pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// Sends a signal to the process behind a descriptor, and to no other that has its number now. Since Linux 5.1.
+///
+/// # Errors
+///
+/// Those of pidfd_send_signal(2): ESRCH when the process has ended, EPERM without CAP_KILL.
+pub fn pidfd_send_signal(process: BorrowedFd<'_>, signal: libc::c_int) -> io::Result<()> {
+    let no_info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: the one pointer is null, for which the kernel fills in what kill(2) would.
+    let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, no_info, 0) };
+    if sent == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// A descriptor of another process, as one of ours. Since Linux 5.6.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! From resolved rules to the tables of the kernel.
 
 mod destination;
+mod sanction;
 #[cfg(test)]
 mod tests;
 

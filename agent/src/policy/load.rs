@@ -92,6 +92,7 @@ impl Loader {
         let includes = main.include.clone();
         self.policy.guard = main.guard.clone().unwrap_or_default();
         self.policy.detect = main.detect.clone().unwrap_or_default();
+        self.policy.respond.clone_from(&main.respond);
         self.take(main);
         includes
     }

@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::diagnostic::{Located, Place, Sources};
 use super::mta::{MTAS, Mta};
+use super::respond::Respond;
 use crate::detect::Settings;
 
 /// A checked policy.
@@ -23,6 +24,8 @@ pub struct Policy {
     pub detect: Settings,
     /// The rules, in order: the first that matches decides.
     pub rules: Vec<Rule>,
+    /// What is done about alerts, in order: the first that matches decides.
+    pub respond: Vec<Respond>,
     pub(super) sources: Sources,
     /// There are errors in the text, so a rule may say less here than its author meant.
     pub(super) draft: bool,

@@ -2,6 +2,7 @@
 
 mod detect;
 mod reader;
+mod respond;
 mod rule;
 mod suggest;
 
@@ -12,10 +13,11 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, Located, Place, Severity, Sources};
 use super::model::{CgroupPath, Guard, Mode, Refusal, Rule};
+use super::respond::Respond;
 use crate::detect::Settings;
 use reader::Reader;
 
-const TOP_KEYS: &[&str] = &["include", "guard", "allow", "detect"];
+const TOP_KEYS: &[&str] = &["include", "guard", "allow", "detect", "respond"];
 const GUARD_KEYS: &[&str] =
     &["mode", "ports", "refuse_with", "local_submission", "refuse_tainted", "cgroup", "forwarded", "inside"];
 
@@ -28,6 +30,7 @@ pub fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
         .chain(of("detect", detect::KEYS))
         .chain(of("detect.weights", &detect::WEIGHT_KEYS))
         .chain(of("detect.site", detect::SITE_KEYS))
+        .chain(of("respond", respond::KEYS))
 }
 
 /// What one file says.
@@ -37,6 +40,7 @@ pub(super) struct Parsed {
     pub(super) guard: Option<Guard>,
     pub(super) rules: Vec<Rule>,
     pub(super) detect: Option<Settings>,
+    pub(super) respond: Vec<Respond>,
     pub(super) diagnostics: Vec<Diagnostic>,
 }
 
@@ -99,6 +103,7 @@ fn top(reader: &mut Reader<'_>, table: &DeTable<'_>, role: Role, parsed: &mut Pa
                     parsed.detect = Some(detect::detect(reader, table));
                 }
             }
+            "respond" => parsed.respond = respond::all(reader, value),
             other => reader.unknown_key(key.span(), other, "", TOP_KEYS),
         }
     }
@@ -248,6 +253,7 @@ mod tests {
                 "detect" => "[detect]\n",
                 "detect.weights" => "[detect.weights]\n",
                 "detect.site" => "[[detect.site]]\n",
+                "respond" => "[[respond]]\n",
                 _ => "",
             };
             let found = findings(&format!("{header}{key} = 1.5\n"));

@@ -61,7 +61,7 @@ impl Processes {
 
 /// Whether an executable, by its path or its thread's name, is an interpreter of scripts, whatever its version.
 #[must_use]
-pub fn is_interpreter(program: &str) -> bool {
+pub(crate) fn is_interpreter(program: &str) -> bool {
     let name = program.rsplit('/').next().unwrap_or(program);
     INTERPRETERS.contains(&name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '-'))
 }
@@ -77,7 +77,7 @@ fn read(pid: u32, start: u64) -> Option<Details> {
 }
 
 /// The script that an interpreter was told to run.
-fn script(exe: &str, arguments: &[String], cwd: Option<&str>) -> Option<String> {
+pub(crate) fn script(exe: &str, arguments: &[String], cwd: Option<&str>) -> Option<String> {
     if !is_interpreter(exe) {
         return None;
     }

@@ -297,3 +297,24 @@ fn the_end_of_a_rule_is_in_the_kernels_clock() {
     assert_eq!(compiled.next_expiry, Some(in_seconds(3)));
     assert!(!compiled.header.expiry[0].rules.contains(0));
 }
+
+#[test]
+fn whom_a_rule_allows_anything_is_sanctioned() {
+    let mta = ResolvedRule { exe: Some(vec![exe(1)]), user: Some(vec![named(7)]), ..anyone("192.0.2.1/32") };
+    let audit = ResolvedRule { user: Some(vec![named(8)]), audit: true, ..ResolvedRule::default() };
+    let raw = ResolvedRule { user: Some(vec![named(9)]), raw_senders: true, ..ResolvedRule::default() };
+    let past = ResolvedRule { user: Some(vec![named(10)]), expires: Some(in_seconds(5)), ..ResolvedRule::default() };
+    let unit = ResolvedRule { cgroup: Some(vec![cgroup("/a")]), ..ResolvedRule::default() };
+    let compiled = compile(&policy("/"), &resolved(vec![mta, audit, raw, past, unit]), 1, clock()).unwrap();
+    let asked = |ino, euid, path, after: u64| {
+        let identity = Identity { exe: ExeId { ino, ..ExeId::default() }, euid, egid: 1, taint: 1 };
+        compiled.sanctions(&identity, &Names(cgroup(path).names().to_vec()), BOOT + after * 1_000_000_000)
+    };
+    assert!(asked(1, 7, "/", 0), "wherever to");
+    assert!(!asked(1, 6, "/", 0) && !asked(2, 7, "/", 0), "both must be right");
+    assert!(!asked(1, 8, "/", 0) && !asked(1, 9, "/", 0), "such rules allow nothing");
+    assert!(asked(2, 10, "/", 0) && !asked(2, 10, "/", 6), "until the rule ends");
+    assert!(asked(2, 6, "/a/b", 0) && !asked(2, 6, "/b", 0));
+    let nobody = Identity { exe: ExeId::default(), euid: 7, egid: 1, taint: 0 };
+    assert!(!Compiled::default().sanctions(&nobody, &Names(Vec::new()), BOOT));
+}

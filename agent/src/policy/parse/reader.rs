@@ -56,7 +56,7 @@ impl<'a> Reader<'a> {
     pub(super) fn unknown_key(&mut self, span: Range<usize>, key: &str, table: &str, known: &[&str]) {
         let bracketed = |table: &str| match table {
             "" => "at the top of the file, before the first [table]".to_owned(),
-            "allow" | "detect.site" => format!("in [[{table}]]"),
+            "allow" | "respond" | "detect.site" => format!("in [[{table}]]"),
             table => format!("in [{table}]"),
         };
         let what = match table {

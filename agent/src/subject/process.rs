@@ -6,11 +6,10 @@ use std::path::Path;
 use portreeve_abi::TICK;
 use procfs::process::Process;
 
+use crate::interpreter::takes_script;
+
 /// How many processes are remembered.
 const MOST: usize = 2048;
-/// Interpreters whose first argument that is no option is the program that runs.
-const INTERPRETERS: [&str; 12] =
-    ["bash", "dash", "ksh", "lua", "node", "perl", "php", "python", "ruby", "sh", "tclsh", "zsh"];
 
 /// What is known of a process beyond its event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,9 +71,7 @@ fn read(pid: u32, start: u64) -> Option<Details> {
 
 /// The script that an interpreter was told to run.
 fn script(exe: &str, arguments: &[String], cwd: Option<&str>) -> Option<String> {
-    let name = Path::new(exe).file_name()?.to_str()?;
-    let stem = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '-');
-    if !INTERPRETERS.contains(&stem) {
+    if !takes_script(Path::new(exe)) {
         return None;
     }
     let first = arguments.iter().skip(1).find(|argument| !argument.starts_with('-'))?;

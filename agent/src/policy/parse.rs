@@ -13,6 +13,8 @@ use super::diagnostic::{Diagnostic, Located, Place, Severity, Sources};
 use super::model::{CgroupPath, Guard, Mode, Refusal, Rule};
 use reader::Reader;
 
+pub(super) use rule::digits;
+
 const TOP_KEYS: &[&str] = &["include", "guard", "allow"];
 const GUARD_KEYS: &[&str] =
     &["mode", "ports", "refuse_with", "local_submission", "refuse_tainted", "cgroup", "forwarded", "inside"];

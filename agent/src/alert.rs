@@ -1,5 +1,7 @@
 //! Alerts: what was found, kept until somebody has dealt with it, and told to whoever should know.
 
 mod model;
+mod narrowest;
 
 pub use model::{Alert, CHANGES, Change, DESTINATIONS, Destination, FINDINGS, Occasion, Resolution, State, Who};
+pub use narrowest::{Narrowest, NoRule, Wishes, narrowest};

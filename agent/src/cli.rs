@@ -2,6 +2,7 @@
 
 #![expect(clippy::print_stderr, reason = "this is where people are spoken to")]
 
+mod allow;
 mod attempts;
 mod check;
 mod detach;
@@ -76,6 +77,7 @@ enum Command {
     Subjects(subjects::Args),
     Check(check::Args),
     Explain(explain::Args),
+    Allow(allow::Args),
     Reload(reload::Args),
     Mode(mode::Args),
     Doctor(doctor::Args),
@@ -112,6 +114,7 @@ fn dispatch(command: Command, instance: Instance) -> Outcome {
         Command::Subjects(args) => subjects::run(&args, &instance),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args, &instance),
+        Command::Allow(args) => allow::run(args, &instance),
         Command::Reload(args) => reload::run(&args, &instance),
         Command::Mode(args) => mode::run(&args, &instance),
         Command::Doctor(args) => doctor::run(&args, &instance),
@@ -168,9 +171,11 @@ mod tests {
     fn the_commands_hold_together_and_each_has_an_example() {
         let command = Cli::command();
         command.clone().debug_assert();
-        for sub in command.get_subcommands() {
+        let mut commands: Vec<&clap::Command> = command.get_subcommands().collect();
+        while let Some(sub) = commands.pop() {
             let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("Example"), "{} has no example", sub.get_name());
+            commands.extend(sub.get_subcommands());
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod control;
 pub mod detect;
 pub mod doctor;
 pub mod instance;
+pub mod interpreter;
 pub mod kernel;
 pub mod policy;
 pub mod rights;

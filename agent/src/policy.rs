@@ -3,8 +3,10 @@
 //! [`load`] reads and checks the text, [`resolve`] looks up on a [`Host`] what the text names, and [`compile`] turns
 //! the result into tables. Each step goes on as far as it can, so that one run shows everything there is to mend.
 
+mod check;
 mod compile;
 mod diagnostic;
+pub mod edit;
 mod host;
 mod load;
 mod model;
@@ -17,10 +19,11 @@ mod resolve;
 mod respond;
 mod unit;
 
+pub use check::{Checked, check};
 pub use compile::{CompileError, Compiled, compile};
 pub use diagnostic::{Diagnostic, Located, Place, Severity, Sources};
 pub use host::{ExeFile, ExeProblem, Host, Learn, SystemHost, UnitPlace, Weakness};
-pub use load::{Loaded, load, load_text};
+pub use load::{Loaded, load, load_changed, load_text};
 pub use model::{Account, CgroupPath, Guard, Mode, MtaChoice, Policy, Refusal, Rule, UnitChoice};
 pub use mta::{MTAS, Mta, Users};
 pub use parse::keys;

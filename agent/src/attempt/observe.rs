@@ -1,12 +1,13 @@
 //! What the detector is told of an attempt: whom it is held against, and what it shows of them.
 
 use std::net::IpAddr;
+use std::path::Path;
 
 use super::Attempt;
 use crate::alert::Who;
 use crate::detect::{Observation, Outcome, Signs, SubjectId};
+use crate::interpreter::takes_script;
 use crate::policy::MTAS;
-use crate::subject::is_interpreter;
 
 /// Where everybody may put a program, and what is put there is not meant to last (FHS 3.0 §3.18, §5.15, §3.15).
 const TEMPORARY: [&str; 6] = ["/tmp/", "/var/tmp/", "/dev/shm/", "/run/shm/", "/run/user/", "/var/run/user/"];
@@ -150,11 +151,11 @@ impl Attempt {
     fn signs(&self) -> Signs {
         let exe = self.exe.as_deref().unwrap_or_default();
         let known = self.pid != 0 && !exe.is_empty();
-        let interpreter = is_interpreter(exe);
+        let interpreter = is_script_engine(exe);
         let tainted = self.taint.iter().any(|taint| TAINTS.contains(&taint.as_str()));
         let itself = known && !self.exe_deleted && !self.exe_in_memory && !tainted;
         let mail_server = itself && MTAS.iter().any(|mta| mta.exes.contains(&exe));
-        let by_script = interpreter || self.parents.first().is_some_and(|parent| named(parent, is_interpreter));
+        let by_script = interpreter || self.parents.first().is_some_and(|parent| named(parent, is_script_engine));
         // An interpreter's package says nothing of what it was given to run.
         let packaged = itself && self.package.is_some() && !interpreter && self.script.is_none();
         let unpackaged = known && !self.exe_in_memory && self.package_known && self.package.is_none();
@@ -202,6 +203,10 @@ impl Attempt {
 /// Whether a parent's executable or thread name is of a kind.
 fn named(parent: &super::Parent, kind: fn(&str) -> bool) -> bool {
     kind(&parent.comm) || parent.exe.as_deref().is_some_and(kind)
+}
+
+fn is_script_engine(program: &str) -> bool {
+    takes_script(Path::new(program))
 }
 
 fn is_temporary(path: &str) -> bool {

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 
 use super::{Outcome, default_config, say};
-use crate::clock::Clock;
-use crate::policy::{self, Diagnostic, SystemHost};
+use crate::policy::{self, SystemHost};
 
 /// Check a policy without touching the guard
 #[derive(Debug, ClapArgs)]
@@ -23,22 +22,10 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Outcome {
     let loaded = policy::load(&args.file);
-    let mut findings: Vec<Diagnostic> = loaded.diagnostics;
-    // Also when the text has errors: everything that is wrong is said in one run.
-    let resolved = policy::resolve(&loaded.draft, &mut SystemHost::new(None));
-    let rules = resolved.describe();
-    findings.extend(resolved.diagnostics.iter().cloned());
-    if !findings.iter().any(Diagnostic::is_error)
-        && let Some(policy) = &loaded.policy
-        // Whether the kernel's tables have room for it, as a reload would find out.
-        && let Err(error) = policy::compile(policy, &resolved, 1, Clock::now())
-    {
-        let mend = "join rules, or name wider networks and fewer ports";
-        findings.push(Diagnostic::of_file(&args.file, error.to_string(), mend));
-    }
-    let errors = findings.iter().filter(|finding| finding.is_error()).count();
+    let checked = policy::check(&args.file, &loaded, &mut SystemHost::new(None));
+    let (rules, findings, errors) = (checked.resolved.describe(), &checked.findings, checked.errors());
     let warnings = findings.len() - errors;
-    for finding in &findings {
+    for finding in findings {
         if args.json {
             say(&(serde_json::to_string(finding).unwrap_or_default() + "\n"));
         } else {

@@ -94,6 +94,12 @@ pub struct Place {
 }
 
 impl Place {
+    /// Whether it is in the policy's own file, not in one that it includes.
+    #[must_use]
+    pub fn in_main(self) -> bool {
+        self.file == 0
+    }
+
     /// The bytes of a span in file number `file`.
     pub(super) fn new(file: usize, span: Range<usize>) -> Self {
         Self { file, start: span.start, end: span.end }
@@ -155,8 +161,14 @@ impl Sources {
 
     /// The place as `file:line`.
     pub(super) fn line(&self, place: Place) -> String {
+        let (file, line) = self.at(place);
+        format!("{}:{line}", file.display())
+    }
+
+    /// The place as a file and a line, from 1.
+    pub(super) fn at(&self, place: Place) -> (PathBuf, usize) {
         let found = self.diagnostic(Severity::Warning, place, String::new(), String::new());
-        format!("{}:{}", found.file.display(), found.line)
+        (found.file, found.line)
     }
 }
 
@@ -166,7 +178,7 @@ fn floor(text: &str, index: usize) -> usize {
 }
 
 /// Tabs as one space, so that the caret stays below what it means, and no control character for the terminal.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let shown = |c: char| match c {
         '\t' => ' ',
         c if c.is_control() => '\u{fffd}',

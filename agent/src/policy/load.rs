@@ -36,23 +36,23 @@ pub struct Loaded {
 #[must_use]
 pub fn load(path: &Path) -> Loaded {
     let mut loader = Loader::default();
-    if let Some(main) = loader.file(path, Role::Main) {
-        let base = path.parent().unwrap_or(Path::new("/"));
-        for pattern in &loader.main(main) {
-            loader.include(base, pattern);
-        }
-        loader.together(path);
-    }
-    loader.loaded()
+    let main = loader.file(path, Role::Main);
+    loader.whole(path, main)
+}
+
+/// Checks a policy as it would be with this text in `path`; what it includes is read.
+#[must_use]
+pub fn load_changed(path: &Path, text: String) -> Loaded {
+    let mut loader = Loader::default();
+    let main = loader.text(path, text);
+    loader.whole(path, Some(main))
 }
 
 /// Checks the text of a policy, as if it stood in `path`. What it includes is not read.
 #[must_use]
 pub fn load_text(path: &Path, text: String) -> Loaded {
     let mut loader = Loader::default();
-    loader.files.push(path.to_owned());
-    let file = loader.policy.sources.add(path.to_owned(), text);
-    let main = parse(&loader.policy.sources, file, Role::Main);
+    let main = loader.text(path, text);
     loader.main(main);
     loader.together(path);
     loader.loaded()
@@ -67,6 +67,24 @@ struct Loader {
 }
 
 impl Loader {
+    /// The main file's rules and those of what it includes.
+    fn whole(mut self, path: &Path, main: Option<Parsed>) -> Loaded {
+        if let Some(main) = main {
+            let base = path.parent().unwrap_or(Path::new("/"));
+            for pattern in &self.main(main) {
+                self.include(base, pattern);
+            }
+            self.together(path);
+        }
+        self.loaded()
+    }
+
+    fn text(&mut self, path: &Path, text: String) -> Parsed {
+        self.files.push(path.to_owned());
+        let file = self.policy.sources.add(path.to_owned(), text);
+        parse(&self.policy.sources, file, Role::Main)
+    }
+
     fn file(&mut self, path: &Path, role: Role) -> Option<Parsed> {
         // Even a file that cannot be read now is one to watch.
         self.files.push(path.to_owned());
@@ -199,7 +217,7 @@ impl Loader {
 }
 
 /// The text of a file, and whether everybody can write it; or what is wrong and the mend.
-fn read(path: &Path) -> Result<(String, bool), (String, &'static str)> {
+pub(super) fn read(path: &Path) -> Result<(String, bool), (String, &'static str)> {
     let unreadable = |error: io::Error| {
         let mend = if error.kind() == io::ErrorKind::NotFound {
             "create it; config/portreeve.toml of the source tree is one that works"

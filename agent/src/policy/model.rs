@@ -38,6 +38,12 @@ impl Policy {
         digest(&self.sources)
     }
 
+    /// Where something stands: the file, and the line from 1.
+    #[must_use]
+    pub fn at(&self, place: Place) -> (PathBuf, usize) {
+        self.sources.at(place)
+    }
+
     /// Every path that a rule could resolve to on some host, there or not: what to watch.
     #[must_use]
     pub fn executable_paths(&self) -> Vec<PathBuf> {

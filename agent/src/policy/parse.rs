@@ -17,6 +17,8 @@ use super::respond::Respond;
 use crate::detect::Settings;
 use reader::Reader;
 
+pub(super) use rule::digits;
+
 const TOP_KEYS: &[&str] = &["include", "guard", "allow", "detect", "respond"];
 const GUARD_KEYS: &[&str] =
     &["mode", "ports", "refuse_with", "local_submission", "refuse_tainted", "cgroup", "forwarded", "inside"];

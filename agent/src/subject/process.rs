@@ -1,15 +1,15 @@
 //! What procfs adds to an event, while the process lives.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use portreeve_abi::TICK;
 use procfs::process::Process;
 
+use crate::interpreter::takes_script;
+
 /// How many processes are remembered.
 const MOST: usize = 2048;
-/// Interpreters whose first argument that is no option is the program that runs.
-const INTERPRETERS: [&str; 12] =
-    ["bash", "dash", "ksh", "lua", "node", "perl", "php", "python", "ruby", "sh", "tclsh", "zsh"];
 
 /// What is known of a process beyond its event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,13 +59,6 @@ impl Processes {
     }
 }
 
-/// Whether an executable, by its path or its thread's name, is an interpreter of scripts, whatever its version.
-#[must_use]
-pub(crate) fn is_interpreter(program: &str) -> bool {
-    let name = program.rsplit('/').next().unwrap_or(program);
-    INTERPRETERS.contains(&name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '-'))
-}
-
 fn read(pid: u32, start: u64) -> Option<Details> {
     let process = Process::new(i32::try_from(pid).ok()?).ok()?;
     if process.stat().ok()?.starttime != start / TICK {
@@ -78,7 +71,7 @@ fn read(pid: u32, start: u64) -> Option<Details> {
 
 /// The script that an interpreter was told to run.
 pub(crate) fn script(exe: &str, arguments: &[String], cwd: Option<&str>) -> Option<String> {
-    if !is_interpreter(exe) {
+    if !takes_script(Path::new(exe)) {
         return None;
     }
     let first = arguments.iter().skip(1).find(|argument| !argument.starts_with('-'))?;

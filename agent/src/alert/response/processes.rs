@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
@@ -12,8 +13,9 @@ use nix::sys::signal::Signal;
 
 use super::known::{Known, members, parent};
 use super::{Action, DEEDS, Deed, Judge, Outcome, Responder, Suspect, Target, UndoError, add, deed, make_room};
+use crate::interpreter::takes_script;
 use crate::kernel::sys::{pidfd_open, pidfd_send_signal};
-use crate::subject::{is_interpreter, script};
+use crate::subject::script;
 
 /// How often the processes are gone through for those that were forked meanwhile. A process with a signal waiting forks no
 /// more (copy_process() of kernel/fork.c), so that each round leaves fewer.
@@ -135,7 +137,7 @@ impl<'a, J: Judge> Sweep<'a, J> {
     fn same_program(&self, known: &Known) -> bool {
         let path = known.exe.as_ref().and_then(|exe| exe.path.as_deref()).unwrap_or_default();
         let path = path.strip_suffix(" (deleted)").unwrap_or(path);
-        if !is_interpreter(path) || self.group == Some(known.group) {
+        if !takes_script(Path::new(path)) || self.group == Some(known.group) {
             return true;
         }
         let cwd = std::fs::read_link(format!("/proc/{}/cwd", known.pid)).ok().map(|path| path.display().to_string());

@@ -246,19 +246,24 @@ fn networks(reader: &mut Reader<'_>, key: &str, value: &Value<'_>) -> Vec<Locate
 
 fn checksum(reader: &mut Reader<'_>, key: &str, value: &Value<'_>) -> Option<Located<[u8; 32]>> {
     let text = reader.string(key, value)?;
-    let digits = text.value.as_bytes();
+    let Some(sum) = digits(&text.value) else {
+        let mend = "write the 64 hexadecimal digits that sha256sum prints";
+        reader.error(value.span(), format!("\"{}\" is no SHA-256", text.value), mend);
+        return None;
+    };
+    Some(text.with(sum))
+}
+
+/// A SHA-256 from its digits.
+pub(in super::super) fn digits(text: &str) -> Option<[u8; 32]> {
+    let digits = text.as_bytes();
     let mut sum = [0; 32];
     let read = digits.len() == 64
         && sum.iter_mut().zip(digits.chunks(2)).all(|(byte, pair)| {
             let pair = std::str::from_utf8(pair).ok().filter(|pair| pair.bytes().all(|b| b.is_ascii_hexdigit()));
             pair.and_then(|pair| u8::from_str_radix(pair, 16).ok()).map(|value| *byte = value).is_some()
         });
-    if !read {
-        let mend = "write the 64 hexadecimal digits that sha256sum prints";
-        reader.error(value.span(), format!("\"{}\" is no SHA-256", text.value), mend);
-        return None;
-    }
-    Some(text.with(sum))
+    read.then_some(sum)
 }
 
 fn root(reader: &mut Reader<'_>, key: &str, value: &Value<'_>) -> Option<Located<PathBuf>> {

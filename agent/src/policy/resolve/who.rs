@@ -7,12 +7,7 @@ use super::super::host::{ExeFile, Weakness};
 use super::super::model::{Account, CgroupPath, MtaChoice, Rule, UnitChoice, hex};
 use super::super::mta::Mta;
 use super::{Named, ResolvedRule, Resolver, given, joined};
-
-/// Programs that run whatever they are given: naming one of them names everything it runs.
-const INTERPRETERS: &[&str] = &[
-    "python", "perl", "ruby", "php", "node", "nodejs", "lua", "tclsh", "java", "sh", "bash", "dash", "zsh", "ksh",
-    "busybox", "awk", "gawk", "mawk", "ld-linux", "ld-musl", "ld", "ld64",
-];
+use crate::interpreter::is_interpreter;
 
 /// Whether an account is a user or a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -272,41 +267,5 @@ impl Resolver<'_> {
             *problem = Some(what);
         })
         .ok()
-    }
-}
-
-/// Whether a file's name is that of an interpreter, with or without a version.
-fn is_interpreter(path: &Path) -> bool {
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    INTERPRETERS.iter().any(|known| {
-        name.strip_prefix(known).is_some_and(|rest| {
-            let version = rest.bytes().all(|byte| byte.is_ascii_digit() || b".-".contains(&byte));
-            version || known.starts_with("ld") && rest.starts_with(['-', '.']) && rest.contains(".so")
-        })
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn interpreters_are_known_with_their_versions() {
-        for name in [
-            "python3.11",
-            "perl",
-            "perl5.36.0",
-            "bash",
-            "php8.2",
-            "ld-linux-x86-64.so.2",
-            "ld-musl-x86_64.so.1",
-            "ld.so",
-            "node",
-        ] {
-            assert!(is_interpreter(&Path::new("/usr/bin").join(name)), "{name}");
-        }
-        for name in ["smtp", "perldoc", "shutdown", "ldconfig", "exim4", "nodemailer", "lua-smtp"] {
-            assert!(!is_interpreter(&Path::new("/usr/bin").join(name)), "{name}");
-        }
     }
 }

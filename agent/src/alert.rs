@@ -1,5 +1,18 @@
 //! Alerts: what was found, kept until somebody has dealt with it, and told to whoever should know.
 
+mod advice;
+mod book;
+mod filter;
 mod model;
+mod store;
+mod told;
+mod who;
 
+#[cfg(test)]
+pub(crate) mod examples;
+
+pub use book::{Book, ChangeError, Left, MOST, PORTREEVE, Save};
+pub use filter::Filter;
 pub use model::{Alert, CHANGES, Change, DESTINATIONS, Destination, FINDINGS, Occasion, Resolution, State, Who};
+pub use store::{Glimpse, Keep, Outcome, Page, Store, StoreEvent, glimpse, store_path};
+pub use told::Told;

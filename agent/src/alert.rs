@@ -1,8 +1,21 @@
 //! Alerts: what was found, kept until somebody has dealt with it, and told to whoever should know.
 
+mod advice;
+mod book;
+mod filter;
 mod model;
 mod narrowest;
 pub mod response;
+mod store;
+mod told;
+mod who;
 
+#[cfg(test)]
+pub(crate) mod examples;
+
+pub use book::{Book, ChangeError, Left, MOST, PORTREEVE, Save};
+pub use filter::Filter;
 pub use model::{Alert, CHANGES, Change, DESTINATIONS, Destination, FINDINGS, Occasion, Resolution, State, Who};
 pub use narrowest::{Narrowest, NoRule, Wishes, narrowest};
+pub use store::{Glimpse, Keep, Outcome, Page, Store, StoreEvent, glimpse, store_path};
+pub use told::Told;

@@ -281,7 +281,7 @@ mod tests {
         let contained = steps(|w| {
             w.container = Some(Container { runtime: "docker".into(), id: "0123456789abcdef".into() });
             w.exe = Some("/usr/lib/postfix/sbin/smtp".into());
-            w.parents = vec![Parent { pid: 1, uid: 0, comm: "master".into() }];
+            w.parents = vec![Parent { pid: 1, uid: 0, comm: "master".into(), exe: None }];
         });
         assert!(contained.contains("docker top 0123456789ab") && contained.contains("smart host"), "{contained}");
         assert!(contained.contains("kill -STOP 4711, later kill -KILL 4711\n"), "{contained}");

@@ -54,12 +54,13 @@ pub(crate) fn attempt(seconds: i64, to: &str) -> Attempt {
         socket: 9000 + u64::try_from(seconds).unwrap_or_default(),
         taint: Vec::new(),
         parents: vec![
-            Parent { pid: 4690, uid: 33, comm: "sh".into() },
-            Parent { pid: 812, uid: 33, comm: "apache2".into() },
-            Parent { pid: 640, uid: 0, comm: "apache2".into() },
-            Parent { pid: 1, uid: 0, comm: "systemd".into() },
+            Parent { pid: 4690, uid: 33, comm: "sh".into(), exe: None },
+            Parent { pid: 812, uid: 33, comm: "apache2".into(), exe: None },
+            Parent { pid: 640, uid: 0, comm: "apache2".into(), exe: None },
+            Parent { pid: 1, uid: 0, comm: "systemd".into(), exe: None },
         ],
         truncated: Vec::new(),
+        ..Attempt::default()
     }
 }
 
@@ -71,6 +72,7 @@ pub(crate) fn finding(subject: SubjectId, kind: Kind, severity: Severity, second
         kind,
         severity,
         evidence: Evidence {
+            programs: 1,
             walk: 6.9,
             prior: 3.2,
             threshold: 9.7,

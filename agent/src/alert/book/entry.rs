@@ -48,6 +48,8 @@ impl Entry {
         }
         let by_user = findings.iter().all(|finding| finding.kind == Kind::ManyPrograms);
         let alert = Alert {
+            deeds: Vec::new(),
+            tree: Vec::new(),
             id,
             subject,
             who: if by_user { Who::programs_of(attempt) } else { Who::of(attempt) },

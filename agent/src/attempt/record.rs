@@ -9,7 +9,7 @@ use portreeve_abi::{CMDLINE_LEN, Event, Hook, RULE_LOCAL, RULE_NONE, Reason, Tai
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
-use crate::subject::{Container, Processes, Users, place};
+use crate::subject::{About, Container, Owner, Processes, Surroundings, Users, place};
 
 /// How many generations' rule names are remembered, for events that were on their way when the policy changed.
 const GENERATIONS: usize = 16;
@@ -215,6 +215,7 @@ impl Attempt {
 pub struct Recorder {
     users: Users,
     processes: Processes,
+    surroundings: Surroundings,
     names: VecDeque<(u32, Vec<String>)>,
 }
 
@@ -258,6 +259,15 @@ impl Recorder {
         let exe_in_memory = exe_parts.first().is_some_and(|name| name.starts_with("memfd:"));
         let details = self.processes.details(event.pid, event.start, exe.as_deref().unwrap_or_default(), &cmdline);
         let place = place(&cgroup);
+        let facts = self.surroundings.of(&About {
+            pid: event.pid,
+            start: event.start,
+            exe: exe.as_deref(),
+            exe_id: (event.exe.dev, event.exe.ino),
+            session: place.session.as_deref(),
+            login_uid: details.login_uid,
+            netns: event.netns,
+        });
         let exe_deleted = exe.is_some() && event.nlink == 0;
         let taint = taints(event.taint);
         let severity = severity(verdict, exe_deleted || !taint.is_empty());
@@ -307,14 +317,23 @@ impl Recorder {
                 .parents
                 .iter()
                 .filter(|parent| parent.pid != 0)
-                .map(|parent| Parent { pid: parent.pid, uid: parent.uid, comm: text(&parent.comm), exe: None })
+                .map(|parent| Parent {
+                    pid: parent.pid,
+                    uid: parent.uid,
+                    comm: text(&parent.comm),
+                    exe: facts.forebears.iter().find(|(pid, _)| *pid == parent.pid).and_then(|(_, exe)| exe.clone()),
+                })
                 .collect(),
             truncated: truncated(event.truncated),
-            package: None,
-            package_known: false,
-            exe_world_writable: false,
-            session_gone: false,
-            mta_unused: false,
+            package_known: facts.package != Owner::Unknown,
+            package: match facts.package {
+                Owner::Package(package) => Some(package),
+                Owner::NoPackage | Owner::Unknown => None,
+            },
+            exe_world_writable: facts.exe_world_writable.unwrap_or_default(),
+            session_gone: facts.session_gone.unwrap_or_default(),
+            mta_unused: facts.mta_listens.unwrap_or_default() && verdict != Verdict::Local,
+            // Nobody looks into the resolver's traffic; captures may have it.
             mx_lookups: false,
             domain: None,
         })

@@ -58,7 +58,8 @@ pub(super) fn run(args: &Args, instance: &Instance) -> Outcome {
             say(&text(rule));
         }
     }
-    if !args.json {
+    // A file that cannot be read has no number of rules.
+    if !args.json && (checked.errors() == 0 || !rules.is_empty()) {
         say(&summary(config, &rules));
         if let Err(error) = status {
             say(&format!("What is in force cannot be told: {error}\n"));

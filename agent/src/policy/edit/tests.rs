@@ -73,7 +73,7 @@ const RULES: [&str; 8] = [
     "[[allow]]\nmta = \"auto\"",
     "[[allow]]   # words behind the header\nname = \"n@\" # words\nuser = @",
     "  [[ allow ]]\n  # words inside\n\n  user = [\n    1, # one\n\n    # two\n    2,\n  ]   ",
-    "[[\"allow\"]]\nname = 'n@'\nexe = \"/x\"\nuser = \"a\"\ndescription = \"\"\"\\\n# no comment \\\n\n[[allow]] \\\n#x = 1\\\n\"\"\"",
+    "[[\"allow\"]]\nname = 'n@'\nexe = \"/x\"\nuser = \"a\"\ndescription = \"\"\"\\\n# no comment \\\n\n[[allow]] \\\n# x = 1\"\"\"",
     "[[allow]]\nuser = @\n#ports = [25]\n#expires = 2037-01-31",
     "[[allow]]\nuser = @\n# words below\n#to = \"192.0.2.1\"\n# more words below",
     "# Words above,\n# on two lines.\n[[allow]]\n\"user\" = @\nto = [\"192.0.2.0/24\",\n\"2001:db8::/32\"] # words",
@@ -266,6 +266,7 @@ fn a_comment_goes_with_the_rule_it_is_about() {
         ("# The file.\n", "\n[[allow]]\nuser = 1\n", "# Words below.\n"),
         ("#[[allow]]\n#user = 5\n", "[[allow]]\nuser = 1\n", "#[[allow]]\n#user = 6\n"),
         ("", "[[allow]]\nuser = 1\n\n", "# The end.\n"),
+        ("[[allow]]\nuser = 3\ndescription = \"\"\"\\\n# No comment.\"\"\"\n", "[[allow]]\nuser = 1\n", ""),
         ("[[allow]]\nuser = 3\n#to = \"::1\"\n", "# About it.\n[[allow]]\nuser = 1\n", "[guard]\n"),
     ] {
         let text = format!("{before}{rule}{after}");

@@ -110,18 +110,24 @@ fn lock(file: &Path, beside: &Path) -> Result<Flock<File>, WriteError> {
             let why = "it is there already and is somebody else's";
             return Err(fail(io::Error::new(io::ErrorKind::AlreadyExists, why)));
         }
-        match Flock::lock(open, FlockArg::LockExclusiveNonblock) {
-            // Whoever had the lock may have renamed the file, or removed it.
-            Ok(locked) if is_at(&meta, beside) => return Ok(locked),
-            Ok(_) => {}
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
-                if Instant::now() >= deadline {
-                    return Err(WriteError::Busy { file: file.to_owned(), lock: beside.to_owned() });
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            Err((_, errno)) => return Err(fail(errno.into())),
+        if let Some(locked) = try_lock(open, beside).map_err(fail)? {
+            return Ok(locked);
         }
+        if Instant::now() >= deadline {
+            return Err(WriteError::Busy { file: file.to_owned(), lock: beside.to_owned() });
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Locks the file beside, unless somebody else has it, or had it when it was opened: whoever has the lock renames that
+/// file or removes it, and it may be the policy by now.
+fn try_lock(open: File, beside: &Path) -> io::Result<Option<Flock<File>>> {
+    let meta = open.metadata()?;
+    match Flock::lock(open, FlockArg::LockExclusiveNonblock) {
+        Ok(locked) => Ok(Some(locked).filter(|_| is_at(&meta, beside))),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, errno)) => Err(errno.into()),
     }
 }
 
@@ -222,6 +228,18 @@ mod tests {
         symlink("elsewhere", beside(&file)).unwrap();
         assert!(matches!(replace(&file, "new", "x"), Err(WriteError::Step { step: "make", .. })));
         assert_eq!(names(folder.path()), [".p.toml.new", "p.toml"]);
+    }
+
+    #[test]
+    fn a_lock_on_what_is_the_policy_by_now_is_none() {
+        let (_folder, file) = folder("old");
+        let open = || File::options().write(true).create(true).truncate(false).open(beside(&file)).unwrap();
+        let (first, second, late) = (open(), open(), open());
+        let lock = try_lock(first, &beside(&file)).unwrap();
+        assert!(lock.is_some() && try_lock(second, &beside(&file)).unwrap().is_none());
+        fs::rename(beside(&file), &file).unwrap();
+        drop(lock);
+        assert!(try_lock(late, &beside(&file)).unwrap().is_none());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use procfs::process::Process;
 
 use super::known::{Known, members, parent};
 use super::{Action, DEEDS, Deed, Judge, Outcome, Responder, Suspect, Target, UndoError, add, deed, make_room};
@@ -38,6 +39,8 @@ pub(super) struct Sweep<'a, J> {
     same_file: HashMap<(u64, u64), bool>,
     /// Who belongs to the subject, by number and start.
     subject: BTreeSet<(u32, u64)>,
+    /// Of these, who was sent a signal.
+    signalled: Vec<(u32, u64)>,
     /// The process group of the attempt's process, while that lives.
     group: Option<i32>,
 }
@@ -45,16 +48,16 @@ pub(super) struct Sweep<'a, J> {
 impl<'a, J: Judge> Sweep<'a, J> {
     pub(super) fn new(responder: &'a Responder, action: Action, suspect: &'a Suspect, judge: &'a mut J) -> Self {
         let (same_file, subject) = (HashMap::new(), BTreeSet::new());
-        Self { responder, action, suspect, judge, same_file, subject, group: None }
+        Self { responder, action, suspect, judge, same_file, subject, signalled: Vec::new(), group: None }
     }
 
-    /// Goes through the processes until a round finds none that is new.
+    /// Goes through the processes until they stand still and a list that was made after that has none that is new.
     pub(super) fn run(mut self, deeds: &mut Vec<Deed>) {
         let mut seen = BTreeSet::new();
         self.accused(&mut seen, deeds);
         let Some(folder) = self.cgroup() else { return };
-        let mut quiet = 0;
         for _ in 0..ROUNDS {
+            let all_still = self.signalled.iter().all(|identity| still(*identity));
             let Some(pids) = members(&folder, LOOKED_AT) else {
                 tracing::warn!("{}: the processes cannot be listed, or are too many", folder.display());
                 return;
@@ -66,9 +69,8 @@ impl<'a, J: Judge> Sweep<'a, J> {
                 }
                 self.other(pid, &mut seen, deeds);
             }
-            // A fork that had begun before its parent got the signal shows a moment later.
-            quiet = if seen.len() == before { quiet + 1 } else { 0 };
-            if quiet > 1 || seen.is_empty() {
+            // A process that is on its way through a fork may have the signal waiting, and its child shows a moment later.
+            if seen.len() == before && all_still {
                 return;
             }
             thread::sleep(Duration::from_millis(1));
@@ -179,7 +181,11 @@ impl<'a, J: Judge> Sweep<'a, J> {
             return;
         }
         let signal = if stop { Signal::SIGSTOP } else { Signal::SIGKILL };
-        match pidfd_send_signal(fd.as_fd(), signal as i32) {
+        let sent = pidfd_send_signal(fd.as_fd(), signal as i32);
+        if sent.is_ok() {
+            self.signalled.push((known.pid, known.start));
+        }
+        match sent {
             // Somebody has let it go on; it is stopped again, which is one deed.
             Ok(()) if before => {}
             Ok(()) => {
@@ -220,6 +226,13 @@ pub(super) fn carry_on(target: &Target) -> Result<(), UndoError> {
         let remedy = format!("try kill -CONT {pid} as root");
         UndoError::Failed { target: target.clone(), remedy, source }
     })
+}
+
+/// Whether a process runs no more: stopped, or ended.
+fn still((pid, start): (u32, u64)) -> bool {
+    let process = i32::try_from(pid).ok().and_then(|pid| Process::new(pid).ok());
+    let stat = process.and_then(|process| process.stat().ok());
+    stat.is_none_or(|stat| stat.starttime != start || matches!(stat.state, 'T' | 't' | 'Z' | 'X'))
 }
 
 /// A process by its number: first a descriptor, then what it is. `None` when it has ended.

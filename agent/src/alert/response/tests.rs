@@ -137,6 +137,11 @@ fn state(pid: u32) -> char {
     Process::new(pid as i32).and_then(|process| process.stat()).map_or('X', |stat| stat.state)
 }
 
+/// Whether a process lives and is not stopped.
+fn runs(pid: u32) -> bool {
+    matches!(state(pid), 'R' | 'S' | 'D')
+}
+
 fn wait(mut until: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !until() {
@@ -162,11 +167,11 @@ fn a_stopped_process_stands_still_and_goes_on_after_an_undo() {
 
     let undone = responder().undo(&mut deeds);
     assert!(undone.len() == 1 && undone[0].is_ok() && deeds[0].undone, "{undone:?}");
-    wait(|| state(pid) == 'S');
+    wait(|| runs(pid));
     assert!(responder().undo(&mut deeds).is_empty());
     // Somebody has decided; an alert that grows does not change that.
     assert_eq!(responder().again(&lab.suspect(pid), &mut deeds, &mut TestJudge::default()), 0);
-    assert_eq!(state(pid), 'S');
+    assert!(runs(pid));
 }
 
 #[test]
@@ -195,9 +200,9 @@ fn all_of_the_subject_are_stopped_and_nobody_else() {
         wait(|| state(pid) == 'T');
     }
     std::thread::sleep(Duration::from_millis(20));
-    assert_eq!((state(outside), state(other)), ('S', 'S'));
+    assert!(runs(outside) && runs(other));
     if let Ok(user) = user {
-        assert_eq!(state(user), 'S');
+        assert!(runs(user));
     }
     // Those that come later are stopped again, and those that are stopped are no news.
     let later = lab.bot();
@@ -205,11 +210,11 @@ fn all_of_the_subject_are_stopped_and_nobody_else() {
     wait(|| state(later) == 'T');
     // One that somebody lets go on is stopped again, which is no further deed.
     nix::sys::signal::kill(Pid::from_raw(second as i32), nix::sys::signal::Signal::SIGCONT).unwrap();
-    wait(|| state(second) == 'S');
+    wait(|| runs(second));
     assert_eq!(responder().again(&suspect, &mut deeds, &mut TestJudge::default()), 0);
     wait(|| state(second) == 'T');
     assert!(responder().undo(&mut deeds).iter().all(Result::is_ok));
-    wait(|| [first, second, deeper, later].iter().all(|pid| state(*pid) == 'S'));
+    wait(|| [first, second, deeper, later].iter().all(|pid| runs(*pid)));
 }
 
 #[test]
@@ -254,7 +259,7 @@ fn a_number_that_another_process_has_now_is_never_signalled() {
     assert_eq!(respond(Action::Kill, &exchanged, &mut deeds), 1);
     assert!(matches!(&deeds[0].outcome, Outcome::Refused(why) if why.starts_with("it runs /")), "{deeds:?}");
     std::thread::sleep(Duration::from_millis(20));
-    assert_eq!(state(pid), 'S');
+    assert!(runs(pid));
 
     // The way back asks the same.
     respond(Action::Stop, &known, &mut deeds);
@@ -306,7 +311,8 @@ fn pid_1_the_agent_its_forebears_kernel_threads_and_the_sanctioned_are_refused()
     let mta = lab.bot();
     judge.allowed.insert(mta);
     assert_eq!(why(mta, lab.suspect(mta), judge), "a rule of the policy allows it");
-    assert_eq!(state(mta), 'S');
+    std::thread::sleep(Duration::from_millis(20));
+    assert!(runs(mta));
 }
 
 /// A shell under another name, so that its sub-shells are processes of one executable.
@@ -338,7 +344,8 @@ fn a_tree_of_fifty_is_stopped_wholly() {
 #[test]
 fn a_bot_that_goes_on_forking_is_stopped_in_the_act() {
     let mut lab = Lab::new();
-    let pid = forker(&mut lab, "while :; do (read x < FIFO) & done");
+    // Not the one that made the attempt, which is stopped first.
+    let pid = forker(&mut lab, "(while :; do (read x < FIFO) & done) & read x < FIFO");
     wait(|| lab.members().len() > 20);
     let mut deeds = Vec::new();
     respond(Action::Stop, &lab.suspect(pid), &mut deeds);
@@ -366,7 +373,8 @@ fn of_an_interpreter_only_the_script_of_the_subject_is_stopped() {
     let mut deeds = Vec::new();
     assert_eq!(respond(Action::Stop, &suspect, &mut deeds), 4, "{deeds:#?}");
     wait(|| state(accused) == 'T' && state(twin) == 'T');
-    assert_eq!(state(honest), 'S');
+    std::thread::sleep(Duration::from_millis(20));
+    assert!(runs(honest));
     assert_eq!(lab.members().iter().filter(|pid| state(**pid) == 'T').count(), 4);
 }
 

@@ -1,5 +1,6 @@
 //! The agent: one policy in force, one guard, one record.
 
+mod alerts;
 mod execs;
 mod explain;
 mod judging;
@@ -22,12 +23,15 @@ use portreeve_abi::{Event, MODE_ENFORCE, MODE_OBSERVE};
 use serde::Serialize;
 use tokio::sync::Notify;
 
+use crate::alert::Keep;
 use crate::attempt::{Attempt, Recorder, Store};
 use crate::clock::Clock;
+use crate::detect;
 use crate::instance::Instance;
 use crate::kernel::{Guard, mounts};
 use crate::policy::{self, Compiled, Diagnostic, Loaded, Policy, Resolved, SystemHost};
 
+pub use alerts::{Alerts, AlertsStatus, BySeverity, Order};
 pub use explain::Explanation;
 pub use run::{Options, run};
 pub use status::Status;
@@ -42,6 +46,7 @@ pub struct Agent {
     guard: Guard,
     recorder: Recorder,
     attempts: Store,
+    alerts: Alerts,
     policy_path: PathBuf,
     /// The sub-tree of the command line, in place of the policy's.
     cgroup_override: Option<String>,
@@ -112,6 +117,7 @@ impl Agent {
             guard,
             recorder: Recorder::default(),
             attempts: Store::open(&options.instance.state),
+            alerts: Alerts::new(&options.instance.state, Keep::default(), detect::Settings::default().quiet),
             instance: options.instance.clone(),
             policy_path: options.config.clone(),
             cgroup_override: options.cgroup.clone(),

@@ -2,6 +2,7 @@
 
 #![expect(clippy::print_stderr, reason = "this is where people are spoken to")]
 
+mod alerts;
 mod allow;
 mod attempts;
 mod check;
@@ -73,6 +74,7 @@ struct Cli {
 enum Command {
     Run(run::Args),
     Status(status::Args),
+    Alerts(alerts::Args),
     Attempts(attempts::Args),
     Subjects(subjects::Args),
     Check(check::Args),
@@ -96,7 +98,19 @@ pub fn main() -> ExitCode {
         .with_target(false)
         .without_time()
         .init();
-    let state = if let Command::Run(args) = &cli.command { args.state_dir.clone() } else { None };
+    let state = match &cli.command {
+        Command::Run(args) => args.state_dir.clone(),
+        Command::Alerts(args) => args.state_dir.clone(),
+        Command::Status(_)
+        | Command::Attempts(_)
+        | Command::Subjects(_)
+        | Command::Check(_)
+        | Command::Explain(_)
+        | Command::Reload(_)
+        | Command::Mode(_)
+        | Command::Doctor(_)
+        | Command::Detach(_) => None,
+    };
     match Instance::new(&cli.instance, state) {
         Ok(instance) => dispatch(cli.command, instance).into(),
         Err(error) => {
@@ -110,6 +124,7 @@ fn dispatch(command: Command, instance: Instance) -> Outcome {
     match command {
         Command::Run(args) => run::run(args, instance),
         Command::Status(args) => status::run(&args, &instance),
+        Command::Alerts(args) => alerts::run(&args, &instance),
         Command::Attempts(args) => attempts::run(&args, &instance),
         Command::Subjects(args) => subjects::run(&args, &instance),
         Command::Check(args) => check::run(&args),
@@ -171,7 +186,7 @@ mod tests {
     fn the_commands_hold_together_and_each_has_an_example() {
         let command = Cli::command();
         command.clone().debug_assert();
-        let mut commands: Vec<&clap::Command> = command.get_subcommands().collect();
+        let mut commands: Vec<_> = command.get_subcommands().collect();
         while let Some(sub) = commands.pop() {
             let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("Example"), "{} has no example", sub.get_name());

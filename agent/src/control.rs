@@ -9,6 +9,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
+use crate::alert::{Alert, Filter, Occasion, Resolution};
+
 pub use client::{Client, ClientError};
 
 /// The group whose members may read.
@@ -31,6 +33,44 @@ pub enum Request {
     Subjects,
     /// What the verdict would be, and why.
     Explain(Question),
+    /// The alerts.
+    Alerts {
+        /// Which.
+        filter: Filter,
+        /// Go on with what happens to them.
+        follow: bool,
+    },
+    /// One alert.
+    Alert {
+        /// Its number.
+        id: u64,
+    },
+    /// Say that an alert was looked at. For root.
+    AckAlert {
+        /// Its number.
+        id: u64,
+        /// What is to be noted.
+        note: Option<String>,
+    },
+    /// Say what an alert was. For root.
+    ResolveAlert {
+        /// Its number.
+        id: u64,
+        /// What it was.
+        #[serde(rename = "as")]
+        resolution: Resolution,
+        /// What is to be noted.
+        note: Option<String>,
+    },
+    /// Say that a rule was written for an alert's subject, which resolves it as allowed. For root.
+    NoteAlert {
+        /// Its number.
+        id: u64,
+        /// What was done, for its history: `allowed by rule "…"`.
+        what: String,
+        /// What is to be noted.
+        note: Option<String>,
+    },
     /// Read the policy again. For root.
     Reload,
     /// End, because another agent takes over. For root.
@@ -47,8 +87,18 @@ impl Request {
     #[must_use]
     pub fn changes(&self) -> bool {
         match self {
-            Self::Status | Self::Subjects | Self::Attempts { .. } | Self::Explain(_) => false,
-            Self::Reload | Self::HandOver | Self::Mode { .. } => true,
+            Self::Status
+            | Self::Subjects
+            | Self::Attempts { .. }
+            | Self::Alerts { .. }
+            | Self::Alert { .. }
+            | Self::Explain(_) => false,
+            Self::AckAlert { .. }
+            | Self::ResolveAlert { .. }
+            | Self::NoteAlert { .. }
+            | Self::Reload
+            | Self::HandOver
+            | Self::Mode { .. } => true,
         }
     }
 }
@@ -71,6 +121,26 @@ pub struct Question {
     pub to: Option<SocketAddr>,
 }
 
+/// An alert in an answer; told to a follower, with what has happened to it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AlertLine {
+    /// What has happened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub occasion: Option<Occasion>,
+    /// The alert.
+    #[serde(flatten)]
+    pub alert: Alert,
+}
+
+/// The answer to a change of an alert.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Changed {
+    /// The alert as it is now.
+    pub alert: Alert,
+    /// Why the change is only in memory; none when it is on disk.
+    pub not_on_disk: Option<String>,
+}
+
 /// An answer that is not what was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
@@ -84,6 +154,6 @@ pub struct Failure {
 /// Told to a follower that was too slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lost {
-    /// How many attempts it did not get.
+    /// How many attempts, or alerts, it did not get.
     pub lost: u64,
 }

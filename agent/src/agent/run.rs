@@ -19,6 +19,8 @@ use crate::rights;
 
 /// How often the policy's files and executables are looked at.
 const LOOK: Duration = Duration::from_millis(250);
+/// How often alerts are looked after.
+const LOOK_AFTER_ALERTS: Duration = Duration::from_secs(1);
 /// How often network namespaces and their devices are looked for.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
 /// How many events are taken before the control socket and the signals have a turn.
@@ -154,6 +156,8 @@ async fn serve(options: &Options, agent: Agent) -> Result<(), String> {
     if let Err(error) = rights::drop_unneeded() {
         tracing::warn!("rights that are not needed are kept: {error}");
     }
+    // It has a thread of its own, which must not have more rights.
+    agent.alerts.start();
     let agent = Rc::new(RefCell::new(agent));
     tokio::task::spawn_local(server::serve(listener, Rc::clone(&agent)));
     say(&banner(options, &mut agent.borrow_mut()));
@@ -166,7 +170,8 @@ async fn serve(options: &Options, agent: Agent) -> Result<(), String> {
     let mut devices = DeviceEvents::listen();
     let mut look = tokio::time::interval(LOOK);
     let mut look_around = tokio::time::interval(LOOK_AROUND);
-    for timer in [&mut look, &mut look_around] {
+    let mut look_after_alerts = tokio::time::interval(LOOK_AFTER_ALERTS);
+    for timer in [&mut look, &mut look_around, &mut look_after_alerts] {
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     }
     loop {
@@ -191,9 +196,13 @@ async fn serve(options: &Options, agent: Agent) -> Result<(), String> {
                 agent.look_after_devices();
                 agent.look_after_senders();
             }
+            _ = look_after_alerts.tick() => {
+                agent.borrow_mut().alerts.tick(jiff::Timestamp::now());
+            }
             () = devices.next() => agent.borrow_mut().look_after_devices(),
         }
     }
+    agent.borrow_mut().alerts.end();
     if let Err(error) = std::fs::remove_file(options.instance.socket()) {
         tracing::debug!("the control socket: {error}");
     }

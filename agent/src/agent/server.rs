@@ -1,5 +1,7 @@
 //! The answering side of the control socket.
 
+mod alerts;
+
 use std::cell::RefCell;
 use std::fs::Permissions;
 use std::io;
@@ -16,7 +18,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::Agent;
+use super::{Agent, Order};
 use crate::control::{Failure, GROUP, Lost, Request};
 
 /// How many conversations there may be at once.
@@ -70,7 +72,10 @@ pub(super) async fn serve(listener: UnixListener, agent: Rc<RefCell<Agent>>) {
 }
 
 async fn converse(stream: UnixStream, agent: &RefCell<Agent>) -> io::Result<()> {
-    let root = stream.peer_cred().is_ok_and(|peer| Uid::from_raw(peer.uid()).is_root());
+    // Who it is that nobody can tell may change nothing.
+    let uid = stream.peer_cred().ok().map(|peer| peer.uid());
+    let root = uid.is_some_and(|uid| Uid::from_raw(uid).is_root());
+    let uid = uid.unwrap_or(u32::MAX);
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
     let mut reader = BufReader::new(reader.take(REQUEST_BYTES));
@@ -85,6 +90,15 @@ async fn converse(stream: UnixStream, agent: &RefCell<Agent>) -> io::Result<()> 
     }
     match request {
         Request::Attempts { since, follow } => attempts(&mut writer, agent, since, follow).await,
+        Request::Alerts { filter, follow } => alerts::list(&mut writer, agent, &filter, follow).await,
+        Request::Alert { id } => alerts::show(&mut writer, agent, id).await,
+        Request::AckAlert { id, note } => alerts::order(&mut writer, agent, id, Order::Acknowledge, uid, note).await,
+        Request::ResolveAlert { id, resolution, note } => {
+            alerts::order(&mut writer, agent, id, Order::Resolve(resolution), uid, note).await
+        }
+        Request::NoteAlert { id, what, note } => {
+            alerts::order(&mut writer, agent, id, Order::Allowed(what), uid, note).await
+        }
         Request::Status => {
             let answer = agent.borrow_mut().status();
             send(&mut writer, &answer).await

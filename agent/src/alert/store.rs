@@ -232,6 +232,9 @@ impl Store {
 
     /// Has everything written and the file closed; waits at most so long. Says whether it is done.
     pub fn end(&mut self, patience: Duration) -> bool {
+        if self.thread.is_none() {
+            return self.behind.is_empty();
+        }
         let deadline = std::time::Instant::now() + patience;
         while !self.behind.is_empty() && std::time::Instant::now() < deadline {
             self.catch_up();

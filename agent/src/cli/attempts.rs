@@ -65,7 +65,7 @@ fn show(value: Value, json: bool) -> std::io::Result<()> {
 }
 
 /// A time, or how long ago.
-fn since(text: &str) -> Result<Timestamp, String> {
+pub(super) fn since(text: &str) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time);
     }

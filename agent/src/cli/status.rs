@@ -115,6 +115,17 @@ fn text(status: &Status) -> String {
     for alarm in &status.alarms {
         lines.push(format!("{:<12}{} {}", "ALARM", alarm.time.strftime("%Y-%m-%dT%H:%M:%SZ"), alarm.what));
     }
+    let alerts = &status.alerts;
+    let unresolved = alerts.open + alerts.acknowledged;
+    if unresolved > 0 {
+        lines.push(format!(
+            "{:<12}{} open, {} acknowledged; {} critical (portreeve alerts)",
+            "alerts", alerts.open, alerts.acknowledged, alerts.by_severity.critical
+        ));
+    }
+    if let Some(why) = &alerts.broken {
+        lines.push(format!("{:<12}alerts are only kept in memory: {why}", "warning"));
+    }
     if let Some(why) = &status.store_broken {
         lines.push(format!("{:<12}attempts are only kept in memory: {why}", "warning"));
     }

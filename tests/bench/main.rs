@@ -1,4 +1,5 @@
-//! `lab-bench`: what the guard costs, beside nftables and beside nothing. `cargo xtask bench guard` runs it.
+//! `lab-bench`: what the guard costs, beside nftables and beside nothing. `cargo xtask bench guard` runs it. With `detect`:
+//! how good the detector is, on made-up traces.
 //!
 //! One process does all the connecting. From one slice of a few milliseconds to the next it moves between cgroups
 //! (with and without a guard) and network namespaces (with and without nftables), so that whatever else the machine
@@ -10,6 +11,7 @@
 use std::process::ExitCode;
 
 mod arms;
+mod detect;
 mod driver;
 mod empty;
 mod figures;
@@ -32,6 +34,9 @@ fn main() -> ExitCode {
             packets::measure();
             ExitCode::SUCCESS
         }
+        ["detect"] => detect::measure(false),
+        ["detect", "tune"] => detect::measure(true),
+        ["detect", "write", folder] => detect::write(folder.as_ref()),
         ["send", to] => {
             packets::send(to.parse().unwrap());
             ExitCode::SUCCESS

@@ -1,6 +1,6 @@
 //! What a replay has found, for people.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
 use crate::detect::{Evidence, Finding, Kind, Severity, SubjectId};
@@ -21,13 +21,15 @@ pub(super) struct Summary {
     rows: Vec<(String, Finding)>,
     findings: u64,
     overflow: bool,
+    /// Whom the findings are about: subjects, and owners whose programs are looked at together.
+    found: HashSet<SubjectId>,
 }
 
 /// What is known of a subject for the score.
 #[derive(Clone, Copy, Debug, Default)]
 struct Subject {
     bot: bool,
-    found: bool,
+    owner: SubjectId,
 }
 
 impl Summary {
@@ -38,12 +40,15 @@ impl Summary {
         if room {
             let subject = self.subjects.entry(sighting.observation.subject).or_default();
             subject.bot |= sighting.label.as_deref().is_some_and(is_bot);
-            subject.found |= !findings.is_empty();
+            subject.owner = sighting.observation.owner;
         } else {
             self.overflow = true;
         }
         for finding in findings {
             self.findings += 1;
+            if self.found.len() < SUBJECTS {
+                self.found.insert(finding.subject);
+            }
             if self.rows.len() < ROWS {
                 self.rows.push((sighting.source.who().name, finding.clone()));
             }
@@ -89,7 +94,7 @@ impl Summary {
     }
 
     fn totals(&self, total: &Tally, text: &mut String) {
-        let found = self.subjects.values().filter(|subject| subject.found).count();
+        let found = self.subjects.iter().filter(|(id, subject)| self.is_found(**id, subject)).count();
         let more = if self.overflow { "more than " } else { "" };
         line(
             text,
@@ -114,10 +119,16 @@ impl Summary {
         }
     }
 
+    fn is_found(&self, id: SubjectId, subject: &Subject) -> bool {
+        self.found.contains(&id) || self.found.contains(&subject.owner)
+    }
+
     /// How good it was, over subjects.
     fn score(&self, text: &mut String) {
         let count = |bot: bool, found: bool| {
-            self.subjects.values().filter(|subject| subject.bot == bot && subject.found == found).count()
+            let alike =
+                |(id, subject): &(&SubjectId, &Subject)| subject.bot == bot && self.is_found(**id, subject) == found;
+            self.subjects.iter().filter(alike).count()
         };
         let (hits, missed, wrong, right) =
             (count(true, true), count(true, false), count(false, true), count(false, false));
@@ -230,6 +241,19 @@ mod tests {
              by the trace's labels: 1 of 2 bots found\n                       1 of 2 others found\n\
              recall 0.5000, precision 0.5000\n"
         );
+    }
+
+    #[test]
+    fn what_is_found_about_an_owner_is_found_about_all_of_theirs() {
+        let mut summary = Summary::default();
+        for host in 1..=3 {
+            let mut sighting = sighting(host, Some("bot:forking"));
+            sighting.observation.owner = SubjectId(if host == 3 { 8 } else { 7 });
+            let finding = Finding { subject: SubjectId(7), ..finding(host, Kind::ManyPrograms, Severity::Warning) };
+            summary.take(&sighting, if host == 2 { std::slice::from_ref(&finding) } else { &[] });
+        }
+        let total = Tally { attempts: 3, ..Tally::default() };
+        assert!(summary.text(&total).contains("2 of 3 bots found"), "{}", summary.text(&total));
     }
 
     #[test]

@@ -2,8 +2,6 @@
 //! and what an administrator does with them.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "alerts/life.rs"]
-mod life;
 #[path = "alerts/programs.rs"]
 mod programs;
 
@@ -67,7 +65,9 @@ fn exactly_the_bots_are_flagged() {
     std::fs::write(&recorded, guard.command(["attempts", "--json"]).must_succeed().stdout).unwrap();
     let replayed = guard.command(["detect", "replay", recorded.to_str().unwrap()]).must_succeed().stdout;
     let subjects = |text: &str| -> BTreeSet<String> {
-        text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["finding"]["subject"].to_string()).collect()
+        text.lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap()["finding"]["subject"].to_string())
+            .collect()
     };
     let live: BTreeSet<String> = alerts(&guard).iter().map(|alert| alert["subject"].to_string()).collect();
     assert_eq!(subjects(&replayed), live);

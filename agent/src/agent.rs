@@ -3,6 +3,7 @@
 mod alerts;
 mod execs;
 mod explain;
+mod follow_up;
 mod judging;
 mod respond;
 mod run;
@@ -26,13 +27,14 @@ use tokio::sync::Notify;
 use crate::alert::Keep;
 use crate::attempt::{Attempt, Recorder, Store};
 use crate::clock::Clock;
-use crate::detect;
 use crate::instance::Instance;
 use crate::kernel::{Guard, mounts};
 use crate::policy::{self, Compiled, Diagnostic, Loaded, Policy, Resolved, SystemHost};
 
 pub use alerts::{Alerts, AlertsStatus, BySeverity, Order};
 pub use explain::Explanation;
+use follow_up::FollowUp;
+use judging::Judging;
 pub use run::{Options, run};
 pub use status::Status;
 pub use subjects::Subject;
@@ -47,6 +49,8 @@ pub struct Agent {
     recorder: Recorder,
     attempts: Store,
     alerts: Alerts,
+    judging: Judging,
+    follow_up: FollowUp,
     policy_path: PathBuf,
     /// The sub-tree of the command line, in place of the policy's.
     cgroup_override: Option<String>,
@@ -117,7 +121,9 @@ impl Agent {
             guard,
             recorder: Recorder::default(),
             attempts: Store::open(&options.instance.state),
-            alerts: Alerts::new(&options.instance.state, Keep::default(), detect::Settings::default().quiet),
+            alerts: Alerts::new(&options.instance.state, Keep::default(), policy.detect.quiet),
+            judging: Judging::open(&options.instance.state, policy.detect.clone()),
+            follow_up: FollowUp::default(),
             instance: options.instance.clone(),
             policy_path: options.config.clone(),
             cgroup_override: options.cgroup.clone(),
@@ -217,6 +223,8 @@ impl Agent {
             return Err(error);
         }
         self.keep_policy();
+        self.judging.settings(&self.in_force.policy.detect);
+        self.alerts.settings(Keep::default(), self.in_force.policy.detect.quiet);
         Ok(self.reloaded())
     }
 
@@ -288,7 +296,11 @@ impl Agent {
     /// Records an event of the kernel.
     fn event(&mut self, event: &Event) -> Option<std::sync::Arc<Attempt>> {
         match self.recorder.record(event, &Clock::now()) {
-            Some(attempt) => Some(self.attempts.push(attempt)),
+            Some(attempt) => {
+                let attempt = self.attempts.push(attempt);
+                self.judge(&attempt);
+                Some(attempt)
+            }
             None => {
                 self.undecoded += 1;
                 None

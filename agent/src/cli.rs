@@ -103,6 +103,8 @@ pub fn main() -> ExitCode {
         Command::Alerts(args) => args.state_dir.clone(),
         Command::Status(_)
         | Command::Attempts(_)
+        | Command::Allow(_)
+        | Command::Detect(_)
         | Command::Subjects(_)
         | Command::Check(_)
         | Command::Explain(_)

@@ -71,6 +71,11 @@ pub enum Request {
         /// What is to be noted.
         note: Option<String>,
     },
+    /// Undo what was done about an alert's subject. For root.
+    UndoAlert {
+        /// Its number.
+        id: u64,
+    },
     /// Read the policy again. For root.
     Reload,
     /// End, because another agent takes over. For root.
@@ -96,6 +101,7 @@ impl Request {
             Self::AckAlert { .. }
             | Self::ResolveAlert { .. }
             | Self::NoteAlert { .. }
+            | Self::UndoAlert { .. }
             | Self::Reload
             | Self::HandOver
             | Self::Mode { .. } => true,

@@ -94,7 +94,7 @@ for ($mail = 0; $mail < 40; $mail++) { if (!@stream_socket_client('tcp://10.20.0
 ];
 
 /// The executables of the daemons, and how many attempts are enough.
-pub(crate) const DAEMONS: [(&str, usize); 2] = [("/usr/lib/nullmailer/smtp", 20), ("/usr/bin/bash", 23 )];
+pub(crate) const DAEMONS: [(&str, usize); 2] = [("/usr/lib/nullmailer/smtp", 20), ("/usr/bin/bash", 23)];
 
 const PACKAGES: &[&str] =
     &["php-cli", "perl", "python3-minimal", "msmtp", "monitoring-plugins-basic", "nullmailer", "cron"];

@@ -8,11 +8,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, oneshot};
 
+use crate::alert::response::Deed;
 use crate::alert::{
     Alert, Book, Change, ChangeError, Filter, Keep, Occasion, Outcome, Page, Resolution, State, Store, StoreEvent, Told,
 };
 use crate::attempt::Attempt;
 use crate::detect::{Finding, Severity, SubjectId};
+use crate::subject::Member;
 
 /// How far a follower may fall behind before it loses some and is told.
 const FOLLOW_BEHIND: usize = 1024;
@@ -141,13 +143,18 @@ impl Alerts {
         self.book.identify(id, sha256, package);
     }
 
+    /// The process tree at the worst moment.
+    pub fn tree(&mut self, id: u64, tree: Vec<Member>) {
+        self.book.tree(id, tree);
+    }
+
     /// The agent has done something about the subject by itself, or somebody has undone it.
     ///
     /// # Errors
     ///
     /// When there is no such alert in memory.
-    pub fn responded(&mut self, id: u64, change: Change) -> Result<Told, ChangeError> {
-        let told = self.book.responded(id, change)?;
+    pub fn responded(&mut self, id: u64, deeds: Vec<Deed>, change: Change) -> Result<Told, ChangeError> {
+        let told = self.book.responded(id, deeds, change)?;
         self.tell(std::slice::from_ref(&told));
         Ok(told)
     }

@@ -3,12 +3,15 @@
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::Agent;
+use crate::alert::Told;
 use crate::attempt::{Attempt, Store};
-use crate::detect::{Detector, Finding, Settings};
+use crate::detect::{Detector, Finding, Settings, SubjectId};
 
 /// How often the detector's state is kept. What came after that is taken from the attempts kept, at the next start.
 const KEEP: Duration = Duration::from_secs(60);
@@ -41,12 +44,13 @@ impl Judging {
     }
 
     /// The detector.
+    #[cfg(test)]
     pub(super) fn detector(&self) -> &Detector {
         &self.detector
     }
 
     /// What attempts since the kept state show, which an agent that was killed had no time to keep.
-    pub(super) fn catch_up(&mut self, attempts: &Store) -> Vec<(std::sync::Arc<Attempt>, Vec<Finding>)> {
+    pub(super) fn catch_up(&mut self, attempts: &Store) -> Vec<(Arc<Attempt>, Vec<Finding>)> {
         let kept = jiff::Timestamp::from_microsecond(self.detector.latest() + 1).ok();
         let missed = attempts.since(kept);
         missed
@@ -107,6 +111,46 @@ impl Judging {
         if let Err(error) = write(&self.path, &self.detector.save()) {
             tracing::warn!("the detector's state is not kept: {}: {error}", self.path.display());
         }
+    }
+}
+
+impl Agent {
+    /// What an attempt shows of its subject and its owner, and what follows from that.
+    pub(super) fn judge(&mut self, attempt: &Attempt) {
+        let findings = self.judging.judge(attempt);
+        self.take_findings(attempt, findings);
+    }
+
+    /// What attempts show that an earlier agent has recorded and had no time to judge.
+    pub(super) fn judge_missed(&mut self) {
+        for (attempt, findings) in self.judging.catch_up(&self.attempts) {
+            self.take_findings(&attempt, findings);
+        }
+    }
+
+    fn take_findings(&mut self, attempt: &Attempt, findings: Vec<Finding>) {
+        let (subject, owner) = (attempt.subject(), attempt.owner());
+        // A finding about the owner counts the attempt for the owner's alert by itself.
+        let of_owner = findings.iter().any(|finding| finding.subject == owner);
+        let mut told = self.alert(subject, attempt, &findings);
+        if !of_owner && self.alerts.book().of_subject(owner).is_some() {
+            told.extend(self.alert(owner, attempt, &[]));
+        }
+        for told in told {
+            self.follow_up(&told, attempt);
+        }
+        self.respond_again(subject, attempt);
+    }
+
+    fn alert(&mut self, subject: SubjectId, attempt: &Attempt, findings: &[Finding]) -> Vec<Told> {
+        let attempts = &self.attempts;
+        let earlier = || {
+            let of = |earlier: &Arc<Attempt>| {
+                earlier.time < attempt.time && (earlier.subject() == subject || earlier.owner() == subject)
+            };
+            attempts.since(None).into_iter().filter(of).collect()
+        };
+        self.alerts.attempt(subject, attempt, findings, earlier)
     }
 }
 

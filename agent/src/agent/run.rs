@@ -156,8 +156,11 @@ async fn serve(options: &Options, agent: Agent) -> Result<(), String> {
     if let Err(error) = rights::drop_unneeded() {
         tracing::warn!("rights that are not needed are kept: {error}");
     }
-    // It has a thread of its own, which must not have more rights.
+    // They have threads of their own, which must not have more rights.
     agent.alerts.start();
+    let guarded = agent.in_force.policy.guard.cgroup.clone();
+    agent.follow_up.start(&guarded);
+    agent.judge_missed();
     let agent = Rc::new(RefCell::new(agent));
     tokio::task::spawn_local(server::serve(listener, Rc::clone(&agent)));
     say(&banner(options, &mut agent.borrow_mut()));
@@ -197,12 +200,16 @@ async fn serve(options: &Options, agent: Agent) -> Result<(), String> {
                 agent.look_after_senders();
             }
             _ = look_after_alerts.tick() => {
-                agent.borrow_mut().alerts.tick(jiff::Timestamp::now());
+                agent.borrow_mut().look_after_alerts();
             }
             () = devices.next() => agent.borrow_mut().look_after_devices(),
         }
     }
-    agent.borrow_mut().alerts.end();
+    {
+        let mut agent = agent.borrow_mut();
+        agent.judging.keep();
+        agent.alerts.end();
+    }
     if let Err(error) = std::fs::remove_file(options.instance.socket()) {
         tracing::debug!("the control socket: {error}");
     }

@@ -99,6 +99,7 @@ async fn converse(stream: UnixStream, agent: &RefCell<Agent>) -> io::Result<()> 
         Request::NoteAlert { id, what, note } => {
             alerts::order(&mut writer, agent, id, Order::Allowed(what), uid, note).await
         }
+        Request::UndoAlert { id } => alerts::undo(&mut writer, agent, id, uid).await,
         Request::Status => {
             let answer = agent.borrow_mut().status();
             send(&mut writer, &answer).await

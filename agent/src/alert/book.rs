@@ -15,9 +15,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use thiserror::Error;
 
+use super::response::Deed;
 use super::{Alert, Change, Filter, Occasion, Resolution, State, Told};
 use crate::attempt::Attempt;
 use crate::detect::{Finding, Severity, SubjectId};
+use crate::subject::Member;
 use entry::Entry;
 use numbers::Numbers;
 
@@ -208,8 +210,22 @@ impl Book {
     /// # Errors
     ///
     /// When there is no such alert in memory.
-    pub fn responded(&mut self, id: u64, change: Change) -> Result<Told, ChangeError> {
-        self.change(id, Occasion::Responded, |alert| alert.note(change))
+    pub fn responded(&mut self, id: u64, deeds: Vec<Deed>, change: Change) -> Result<Told, ChangeError> {
+        self.change(id, Occasion::Responded, |alert| {
+            alert.deeds = deeds;
+            alert.note(change);
+        })
+    }
+
+    /// The process tree at the worst moment; one of a process that has ended before it was looked at is no better than
+    /// none.
+    pub fn tree(&mut self, id: u64, tree: Vec<Member>) {
+        if let Some(entry) = self.entries.get_mut(&id)
+            && !tree.is_empty()
+        {
+            entry.alert.tree = tree;
+            mark(&mut entry.grown, &mut self.grown, id);
+        }
     }
 
     /// What was found out about the executable.

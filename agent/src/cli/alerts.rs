@@ -9,8 +9,9 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
+use super::allow::change::{Answer, Carried, add_for};
 use super::{Outcome, ask, attempts, complain, read, say};
-use crate::alert::{Filter, Glimpse, Resolution, State, glimpse};
+use crate::alert::{Alert, Filter, Glimpse, Resolution, State, Wishes, glimpse};
 use crate::control::{Changed, Client, ClientError, Request};
 use crate::detect::{Kind, Severity};
 use crate::instance::Instance;
@@ -72,6 +73,39 @@ enum Command {
         #[arg(long, value_name = "TEXT")]
         note: Option<String>,
     },
+    /// Write the narrowest rule that lets the subject send as it tried to, and resolve the alert as allowed
+    Allow(AllowArgs),
+    /// Let processes go on that were stopped about an alert, and thaw its cgroup
+    #[command(after_help = "Example: portreeve alerts undo 17")]
+    Undo {
+        /// The alert's number
+        id: u64,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Example: portreeve alerts allow 17 --note 'ticket 4711'\n\
+                        Example: portreeve alerts allow 17 --dry-run")]
+struct AllowArgs {
+    /// The alert's number
+    id: u64,
+    /// Let it send anywhere, not only where it tried to
+    #[arg(long)]
+    any_destination: bool,
+    /// Name the interpreter, and with it every script that it runs as this user
+    #[arg(long)]
+    any_script: bool,
+    /// The folder that holds the root file system of the container
+    #[arg(long, value_name = "FOLDER")]
+    root: Option<PathBuf>,
+    /// The policy
+    #[arg(long, value_name = "FILE", default_value_os_t = super::default_config())]
+    config: PathBuf,
+    /// What is to stand above the rule and in the alert's history
+    #[arg(long, value_name = "TEXT")]
+    note: Option<String>,
+    #[command(flatten)]
+    answer: Answer,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -149,6 +183,30 @@ pub(super) fn run(args: &Args, instance: &Instance) -> Outcome {
             let request = Request::ResolveAlert { id: *id, resolution: resolution.0, note: note.clone() };
             change(instance, &request)
         }
+        Some(Command::Allow(args)) => allow(args, instance),
+        Some(Command::Undo { id }) => change(instance, &Request::UndoAlert { id: *id }),
+    }
+}
+
+/// Writes a rule for an alert's subject, and says so to the agent.
+fn allow(args: &AllowArgs, instance: &Instance) -> Outcome {
+    let alert: Alert = match ask(instance, &Request::Alert { id: args.id }).and_then(read) {
+        Ok(alert) => alert,
+        Err(outcome) => return outcome,
+    };
+    let wishes = Wishes {
+        any_destination: args.any_destination,
+        any_script: args.any_script,
+        root: args.root.clone(),
+        ..Wishes::default()
+    };
+    match add_for(&alert, wishes, &args.config, args.note.as_deref(), &args.answer, instance) {
+        Ok(Carried::Shown) => Outcome::Done,
+        Ok(Carried::Written) => {
+            let what = format!("allowed by a rule in {}", args.config.display());
+            change(instance, &Request::NoteAlert { id: args.id, what, note: args.note.clone() })
+        }
+        Err(outcome) => outcome,
     }
 }
 

@@ -9,11 +9,6 @@ use portreeve::detect::{Detector, Observation, Settings};
 const RATE: f64 = 1e6;
 const BYTES: usize = 512;
 
-/// What one subject takes; none until the detector says so.
-fn bytes_per_subject() -> Option<usize> {
-    None
-}
-
 /// Runs the detector over attempts of all models in the order of time, and prints what is missed of the bar.
 pub(crate) fn measure(mut mix: Vec<Observation>, missed: &mut Vec<String>) {
     mix.sort_by_key(|observation| observation.time);
@@ -32,13 +27,9 @@ pub(crate) fn measure(mut mix: Vec<Observation>, missed: &mut Vec<String>) {
     if rate < RATE {
         missed.push(format!("{rate:.0} attempts a second, not {RATE:.0}"));
     }
-    match bytes_per_subject() {
-        Some(bytes) => {
-            println!("{bytes} bytes a subject");
-            if bytes > BYTES {
-                missed.push(format!("{bytes} bytes a subject, not {BYTES}"));
-            }
-        }
-        None => missed.push("the detector does not say how many bytes it keeps of a subject".to_owned()),
+    let bytes = Detector::bytes_per_subject();
+    println!("{bytes} bytes a subject");
+    if bytes > BYTES {
+        missed.push(format!("{bytes} bytes a subject, not {BYTES}"));
     }
 }

@@ -128,6 +128,25 @@ pub(super) async fn order(
     send(writer, &Changed { alert: Alert::clone(&told.alert), not_on_disk: outcome.err() }).await
 }
 
+/// Undoes what was done about an alert's subject.
+pub(super) async fn undo(
+    writer: &mut (impl AsyncWrite + Unpin),
+    agent: &RefCell<Agent>,
+    id: u64,
+    uid: u32,
+) -> io::Result<()> {
+    let undone = {
+        let mut agent = agent.borrow_mut();
+        let who = agent.recorder.user(uid).unwrap_or_else(|| format!("uid {uid}"));
+        agent.undo(id, &who).map(|()| agent.alerts.book().get(id))
+    };
+    match undone {
+        Ok(Some(alert)) => send(writer, &Changed { alert: Alert::clone(&alert), not_on_disk: None }).await,
+        Ok(None) => send(writer, &failure(ChangeError::NoSuchAlert(id).to_string())).await,
+        Err(error) => send(writer, &failure(error)).await,
+    }
+}
+
 /// An alert that is not in memory.
 async fn read(agent: &RefCell<Agent>, id: u64) -> Result<Alert, String> {
     let asked = agent.borrow().alerts.read(id);

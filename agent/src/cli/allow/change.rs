@@ -50,7 +50,6 @@ pub(in crate::cli) fn add(
 }
 
 /// Adds the narrowest rule that lets pass what an alert has seen.
-#[cfg_attr(not(test), expect(dead_code, reason = "for `portreeve alerts allow`"))]
 pub(in crate::cli) fn add_for(
     alert: &Alert,
     wishes: Wishes,

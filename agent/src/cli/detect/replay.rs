@@ -166,6 +166,7 @@ fn settings(args: &Replay) -> Option<(Settings, Vec<u16>)> {
         let errors = loaded.diagnostics.iter().filter(|found| found.is_error());
         errors.for_each(|error: &Diagnostic| eprintln!("{error}"));
         let policy = loaded.policy?;
+        settings = policy.detect.clone();
         if ports.is_empty() {
             ports.extend(&policy.guard.ports);
         }

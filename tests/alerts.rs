@@ -17,10 +17,16 @@ fn alerts(guard: &Guard) -> Vec<Value> {
     listed.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Whom an alert is about: the script, else the executable.
-fn about(alert: &Value) -> String {
-    let who = &alert["who"];
-    [&who["script"], &who["exe"], &who["name"]].into_iter().find_map(Value::as_str).unwrap().to_owned()
+/// Whom an alert or an attempt is about: the script, else the executable, by the path within the programs' root.
+fn about(who: &Value) -> String {
+    let path = [&who["script"], &who["exe"], &who["name"]].into_iter().find_map(Value::as_str).unwrap();
+    path.rsplit_once("/root/")
+        .filter(|(lab, _)| lab.contains("portreeve-test"))
+        .map_or(path.to_owned(), |(_, inside)| format!("/{inside}"))
+}
+
+fn found(guard: &Guard) -> BTreeSet<String> {
+    alerts(guard).iter().map(|alert| about(&alert["who"])).collect()
 }
 
 #[test]
@@ -36,26 +42,22 @@ fn exactly_the_bots_are_flagged() {
     }
     let expected: BTreeSet<String> = BOTS.iter().map(|bot| bot.about.to_owned()).collect();
     until("an alert for every bot", DEADLINE, || {
-        let found: BTreeSet<String> = alerts(&guard).iter().map(about).collect();
+        let found = found(&guard);
         if expected.is_subset(&found) { Ok(()) } else { Err(found) }
     });
     // Every benign program has tried often enough to be told from a bot, the daemons for more than a minute.
     until("the daemons' attempts", 10 * DEADLINE, || {
         let attempts = guard.attempts();
-        let of = |exe: &str| attempts.iter().filter(|attempt| attempt["exe"] == exe).count();
+        let of = |exe: &str| attempts.iter().filter(|attempt| about(attempt) == exe).count();
         let counts = programs::DAEMONS.map(|(exe, least)| (exe, of(exe), least));
         if counts.iter().all(|(_, count, least)| count >= least) { Ok(()) } else { Err(counts) }
     });
     let attempts = guard.attempts();
     for program in BENIGN {
-        let count = attempts
-            .iter()
-            .filter(|attempt| attempt["script"] == program.about || attempt["exe"] == program.about)
-            .count();
+        let count = attempts.iter().filter(|attempt| about(attempt) == program.about).count();
         assert!(count >= 15, "{} has tried {count} times only", program.about);
     }
-    let found: BTreeSet<String> = alerts(&guard).iter().map(about).collect();
-    assert_eq!(found, expected);
+    assert_eq!(found(&guard), expected);
     for alert in alerts(&guard) {
         assert_eq!((&alert["severity"], &alert["state"]), (&"critical".into(), &"open".into()), "{alert:#}");
         assert!(!alert["findings"].as_array().unwrap().is_empty() && alert["worst"].is_object(), "{alert:#}");

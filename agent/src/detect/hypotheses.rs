@@ -18,8 +18,8 @@ pub(super) struct Hypotheses {
     /// An observation: ten minutes in which a new destination was met. It does not mind what else the subject does, so
     /// retrying each victim, or knocking at many doors between them, does not help.
     pub(super) persistent: Test,
-    /// An observation: five minutes with more attempts than a program makes that retries. A batch of newsletters fills
-    /// one or two of them, and then waits.
+    /// An observation: two minutes with more attempts than a program makes that retries. A batch of newsletters fills
+    /// a few of them, and then waits.
     pub(super) hammer: Test,
     /// An observation: ten minutes in which far more mail was handed to the local mail server than in the subject's past.
     pub(super) local: Test,

@@ -25,7 +25,7 @@ const RETRIES: u8 = 3;
 const MANY: u32 = 6;
 /// Stretches of time, in microseconds.
 const MINUTE: i64 = 60_000_000;
-const FIVE_MINUTES: i64 = 5 * MINUTE;
+const TWO_MINUTES: i64 = 2 * MINUTE;
 const TEN_MINUTES: i64 = 10 * MINUTE;
 const DAY: i64 = 86_400_000_000;
 /// What signs may add or take away together, in nats. They are taken for independent, which they are not quite; the bound
@@ -150,7 +150,7 @@ impl<'a> Judge<'a> {
 
     /// Meets the destination, by its address and by its domain: it is new when both are.
     fn meet(&self, subject: &mut Subject) -> Meeting {
-        let minute = stretch(self.time, MINUTE);
+        let now = stretch(self.time, TEN_MINUTES);
         let domain = self.observation.domain;
         let known = domain != 0 && subject.met.knows(mix(domain));
         if domain != 0 && !known {
@@ -158,7 +158,7 @@ impl<'a> Judge<'a> {
             // One destination, known by two names.
             subject.met.distinct -= 1;
         }
-        match subject.met.meet(self.site, minute) {
+        match subject.met.meet(self.site, now) {
             Meeting::New if known => Meeting::Known,
             meeting @ (Meeting::New | Meeting::Credit | Meeting::Known) => meeting,
         }
@@ -207,8 +207,8 @@ impl<'a> Judge<'a> {
 
     fn hammer(&mut self, subject: &mut Subject) {
         let test = &self.hypotheses.hammer;
-        let at = stretch(self.time, FIVE_MINUTES);
-        let busy = 5 * self.settings.hammer_per_minute;
+        let at = stretch(self.time, TWO_MINUTES);
+        let busy = 2 * self.settings.hammer_per_minute;
         // A timer, however fast, is a daemon that reconnects, unless it is faster than any of those.
         let enough = if subject.rhythm.is_regular() { busy.saturating_mul(REGULAR_HAMMER) } else { busy };
         let (day, prior) = (self.day(), self.prior(subject));
@@ -242,9 +242,9 @@ impl<'a> Judge<'a> {
         let first = owner.attempts == 0;
         owner.attempts = owner.attempts.saturating_add(1);
         owner.last = self.time;
-        let minute = stretch(self.time, MINUTE);
-        let program = owner.programs.meet(mix(self.observation.subject.0), minute);
-        let site = owner.met.meet(self.site, minute);
+        let now = stretch(self.time, TEN_MINUTES);
+        let program = owner.programs.meet(mix(self.observation.subject.0), now);
+        let site = owner.met.meet(self.site, now);
         if owner.programs.distinct >= MANY {
             subject.signs |= Signs::MANY_EXECUTABLES.0;
         }

@@ -30,8 +30,8 @@ pub(super) struct Memory {
 struct Slot {
     /// The upper half of its hash; 0 for a slot not used.
     tag: u32,
-    /// The minute in which it was last counted since 1970, 24 bits, and the credit it has given, 8 bits.
-    minute_and_credit: u32,
+    /// The stretch of ten minutes in which it was last counted since 1970, 24 bits, and the credit it has given, 8 bits.
+    when_and_credit: u32,
 }
 
 /// What a meeting was.
@@ -41,31 +41,32 @@ pub(super) enum Meeting {
     New,
     /// A repeat that speaks in the subject's favour.
     Credit,
-    /// A repeat within the same minute, or after its credit was used up.
+    /// A repeat within the same stretch of time, or after its credit was used up.
     Known,
 }
 
 impl Memory {
-    /// Meets something, by a hash of it, in a minute since 1970.
-    pub(super) fn meet(&mut self, hash: u64, minute: u32) -> Meeting {
-        let (tag, minute) = (tag(hash), minute & 0x00ff_ffff);
+    /// Meets something, by a hash of it, in a stretch of time, counted from 1970. Repeats within one do not count, so that a
+    /// bot that sends a few mails by each of its victims' accounts gets no credit for them.
+    pub(super) fn meet(&mut self, hash: u64, stretch: u32) -> Meeting {
+        let (tag, stretch) = (tag(hash), stretch & 0x00ff_ffff);
         if let Some(slot) = self.slots.iter_mut().find(|slot| slot.tag == tag) {
-            let credit = slot.minute_and_credit as u8;
-            if slot.minute_and_credit >> 8 == minute {
+            let credit = slot.when_and_credit as u8;
+            if slot.when_and_credit >> 8 == stretch {
                 return Meeting::Known;
             }
             if credit >= CREDIT {
                 // Still one of the latest.
-                slot.minute_and_credit = minute << 8 | u32::from(credit);
+                slot.when_and_credit = stretch << 8 | u32::from(credit);
                 return Meeting::Known;
             }
-            slot.minute_and_credit = minute << 8 | u32::from(credit + 1);
+            slot.when_and_credit = stretch << 8 | u32::from(credit + 1);
             return Meeting::Credit;
         }
         let known = self.knows(hash);
         // One that comes back after many others may speak once more: its slot is gone, and so is the count.
         let credit = if known { CREDIT } else { 0 };
-        self.put(Slot { tag, minute_and_credit: minute << 8 | u32::from(credit) });
+        self.put(Slot { tag, when_and_credit: stretch << 8 | u32::from(credit) });
         if known {
             return Meeting::Credit;
         }
@@ -88,7 +89,7 @@ impl Memory {
 
     /// In place of the one that was counted longest ago.
     fn put(&mut self, new: Slot) {
-        if let Some(oldest) = self.slots.iter_mut().min_by_key(|slot| slot.minute_and_credit >> 8) {
+        if let Some(oldest) = self.slots.iter_mut().min_by_key(|slot| slot.when_and_credit >> 8) {
             *oldest = new;
         }
     }
@@ -121,11 +122,11 @@ mod tests {
     }
 
     #[test]
-    fn one_thing_gives_credit_once_a_minute_and_three_times_in_all() {
+    fn one_thing_gives_credit_once_in_a_stretch_and_three_times_in_all() {
         use Meeting::{Credit, Known, New};
         let mut memory = Memory::default();
         assert_eq!([(); 2].map(|()| memory.meet(hash(1), 10)), [New, Known]);
-        let later: Vec<Meeting> = (11..16).map(|minute| memory.meet(hash(1), minute)).collect();
+        let later: Vec<Meeting> = (11..16).map(|stretch| memory.meet(hash(1), stretch)).collect();
         assert_eq!(later, [Credit, Credit, Credit, Known, Known]);
         assert_eq!(memory.distinct, 1);
     }

@@ -19,7 +19,7 @@ pub struct Settings {
     pub subjects: usize,
     /// After how many seconds without an attempt an episode is over.
     pub quiet: u32,
-    /// How many attempts a minute, kept up for most of an hour, are more than any retrying program makes.
+    /// How many attempts a minute, kept up for a quarter of an hour, are more than any retrying program makes.
     pub hammer_per_minute: u32,
     /// How many hand-overs to the local mail server in ten minutes are nothing to look at, whatever the subject's past.
     pub local_per_ten_minutes: u32,
@@ -39,7 +39,7 @@ impl Default for Settings {
             missed: 0.01,
             subjects: 16_384,
             quiet: 3600,
-            hammer_per_minute: 20,
+            hammer_per_minute: 40,
             local_per_ten_minutes: 20,
             weights: WEIGHTS,
             sites: sites(),

@@ -84,11 +84,12 @@ impl Report {
 
     fn bot(&mut self, model: &Model, verdicts: &[Verdict]) -> String {
         let found: Vec<_> = verdicts.iter().filter_map(|verdict| verdict.found).collect();
-        let mut met: Vec<f64> = found.iter().map(|(_, met, _)| *met as f64).collect();
-        let mut seconds: Vec<f64> = found.iter().map(|(_, _, seconds)| *seconds).collect();
+        let mut met: Vec<f64> = found.iter().map(|found| f64::from(found.destinations)).collect();
+        let mut seconds: Vec<f64> = found.iter().map(|found| found.seconds).collect();
         let mut tests: BTreeMap<&str, usize> = BTreeMap::new();
-        for (kind, _, _) in &found {
-            *tests.entry(kind.name()).or_default() += 1;
+        let mut addresses: Vec<f64> = found.iter().map(|found| found.addresses as f64).collect();
+        for found in &found {
+            *tests.entry(found.kind.name()).or_default() += 1;
         }
         let rate = share(found.len(), verdicts.len());
         if rate < RECALL {
@@ -101,10 +102,12 @@ impl Report {
         }
         let tests: Vec<String> = tests.iter().map(|(name, number)| format!("{number} {name}")).collect();
         format!(
-            "{:.1}% found, {:.0}/{:.0} dest., {}/{} ({})",
+            "{:.1}% found, {:.0}/{:.0} dest. ({:.0}/{:.0} addr.), {}/{} ({})",
             100.0 * rate,
             middle,
             quantile(&mut met, 0.95).unwrap_or_default(),
+            quantile(&mut addresses, 0.5).unwrap_or_default(),
+            quantile(&mut addresses, 0.95).unwrap_or_default(),
             time(quantile(&mut seconds, 0.5).unwrap_or_default()),
             time(quantile(&mut seconds, 0.95).unwrap_or_default()),
             tests.join(", ")
@@ -123,8 +126,8 @@ impl Report {
             ));
         }
         let mut tests: BTreeMap<&str, usize> = BTreeMap::new();
-        for (kind, _, _) in verdicts.iter().filter_map(|verdict| verdict.found) {
-            *tests.entry(kind.name()).or_default() += 1;
+        for found in verdicts.iter().filter_map(|verdict| verdict.found) {
+            *tests.entry(found.kind.name()).or_default() += 1;
         }
         let tests: Vec<String> = tests.iter().map(|(name, number)| format!("{number} {name}")).collect();
         let tests = if tests.is_empty() { String::new() } else { format!(" ({})", tests.join(", ")) };

@@ -12,14 +12,27 @@ use super::world::World;
 /// What became of one subject.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Verdict {
-    /// The first finding: which test, after how many distinct addresses and how many seconds.
-    pub(crate) found: Option<(Kind, usize, f64)>,
+    /// The first finding.
+    pub(crate) found: Option<Found>,
     /// How many findings there were in all.
     pub(crate) findings: usize,
     /// Which counters went off.
     pub(crate) alarms: [bool; COUNTERS.len()],
     /// How many attempts it made.
     pub(crate) attempts: usize,
+}
+
+/// A finding, and what came before it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    /// Which test.
+    pub(crate) kind: Kind,
+    /// Distinct destinations, as the detector counts them: by prefix, provider and domain.
+    pub(crate) destinations: u32,
+    /// Distinct addresses.
+    pub(crate) addresses: usize,
+    /// Seconds since the first attempt.
+    pub(crate) seconds: f64,
 }
 
 /// One model's subjects, all in one detector, as users share a host: what they do is put in the order of time.
@@ -80,7 +93,8 @@ impl Subject {
     fn found(&mut self, finding: &Finding, time: i64) {
         self.verdict.findings += 1;
         let seconds = (time - self.began) as f64 / 1e6;
-        self.verdict.found.get_or_insert((finding.kind, self.met.len(), seconds));
+        let (destinations, addresses) = (finding.evidence.destinations, self.met.len());
+        self.verdict.found.get_or_insert(Found { kind: finding.kind, destinations, addresses, seconds });
     }
 
     fn verdict(mut self) -> Verdict {

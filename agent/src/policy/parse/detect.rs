@@ -62,7 +62,7 @@ pub(super) fn detect(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Settings {
                 settings.quiet = read.map_or(settings.quiet, |seconds| seconds as u32);
             }
             "hammer_per_minute" => {
-                let read = reader.integer(name, value, 1..=1_000_000, "20 is more than programs that retry make");
+                let read = reader.integer(name, value, 1..=1_000_000, "40 is more than programs that retry make");
                 settings.hammer_per_minute = read.map_or(settings.hammer_per_minute, |number| number as u32);
             }
             "local_per_ten_minutes" => {

@@ -91,6 +91,7 @@ impl Loader {
     fn main(&mut self, main: Parsed) -> Vec<Located<String>> {
         let includes = main.include.clone();
         self.policy.guard = main.guard.clone().unwrap_or_default();
+        self.policy.alert = main.alert.clone().unwrap_or_default();
         self.take(main);
         includes
     }
@@ -251,6 +252,10 @@ mod tests {
         let policy = loaded.policy.unwrap();
         assert_eq!(policy.guard, super::super::model::Guard::default());
         assert_eq!(policy.rules.len(), 1);
+        let alert = crate::alert::Settings { sinks: Vec::new(), ..policy.alert.clone() };
+        assert_eq!(alert, crate::alert::Settings::default());
+        let sinks: Vec<&str> = policy.alert.sinks.iter().map(|sink| sink.kind.name()).collect();
+        assert_eq!(sinks, ["journald"]);
         assert_eq!((policy.digest().len(), policy.digest() == loaded.digest), (64, true));
     }
 
@@ -261,7 +266,8 @@ mod tests {
             let shown = text.lines().any(|line| {
                 let line = line.trim_start_matches(['#', ' ']);
                 let assigned = line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
-                assigned || line == format!("[{key}]") || line == format!("[[{key}]]")
+                let header = if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") };
+                assigned || line == format!("[{header}]") || line == format!("[[{header}]]")
             });
             assert!(shown, "{key} of [{table}] is not in config/portreeve.toml");
         }

@@ -20,6 +20,8 @@ pub struct Policy {
     pub guard: Guard,
     /// The rules, in order: the first that matches decides.
     pub rules: Vec<Rule>,
+    /// How alerts are kept, and who is told of them.
+    pub alert: crate::alert::Settings,
     pub(super) sources: Sources,
     /// There are errors in the text, so a rule may say less here than its author meant.
     pub(super) draft: bool,

@@ -1,8 +1,10 @@
 //! The text of one file, to the part of a policy it holds.
 
+mod alert;
 mod reader;
 mod rule;
 mod suggest;
+mod units;
 
 use std::collections::BTreeSet;
 
@@ -13,14 +15,15 @@ use super::diagnostic::{Diagnostic, Located, Place, Severity, Sources};
 use super::model::{CgroupPath, Guard, Mode, Refusal, Rule};
 use reader::Reader;
 
-const TOP_KEYS: &[&str] = &["include", "guard", "allow"];
+const TOP_KEYS: &[&str] = &["include", "guard", "allow", "alert"];
 const GUARD_KEYS: &[&str] =
     &["mode", "ports", "refuse_with", "local_submission", "refuse_tainted", "cgroup", "forwarded", "inside"];
 
 /// Every key a policy may have, with the table it belongs in (empty at the top).
 pub fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
     let of = |table: &'static str, keys: &'static [&'static str]| keys.iter().map(move |key| (table, *key));
-    of("", TOP_KEYS).chain(of("guard", GUARD_KEYS)).chain(of("allow", rule::KEYS))
+    let rules = of("", TOP_KEYS).chain(of("guard", GUARD_KEYS)).chain(of("allow", rule::KEYS));
+    rules.chain(of("alert", alert::KEYS)).chain(of("alert.sink", alert::SINK_KEYS))
 }
 
 /// What one file says.
@@ -29,6 +32,7 @@ pub(super) struct Parsed {
     pub(super) include: Vec<Located<String>>,
     pub(super) guard: Option<Guard>,
     pub(super) rules: Vec<Rule>,
+    pub(super) alert: Option<crate::alert::Settings>,
     pub(super) diagnostics: Vec<Diagnostic>,
 }
 
@@ -86,6 +90,11 @@ fn top(reader: &mut Reader<'_>, table: &DeTable<'_>, role: Role, parsed: &mut Pa
                 }
             }
             "allow" => parsed.rules = rules(reader, value),
+            "alert" => {
+                if let Some(table) = reader.table(name, value) {
+                    parsed.alert = Some(alert::alert(reader, table));
+                }
+            }
             other => reader.unknown_key(key.span(), other, "", TOP_KEYS),
         }
     }
@@ -232,6 +241,8 @@ mod tests {
             let header = match table {
                 "guard" => "[guard]\n",
                 "allow" => "[[allow]]\n",
+                "alert" => "[alert]\n",
+                "alert.sink" => "[[alert.sink]]\n",
                 _ => "",
             };
             let found = findings(&format!("{header}{key} = 1.5\n"));

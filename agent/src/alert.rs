@@ -7,7 +7,8 @@ mod xarf;
 
 pub use model::{Alert, CHANGES, Change, DESTINATIONS, Destination, FINDINGS, Occasion, Resolution, State, Who};
 pub use settings::{
-    CERTIFICATES, JOURNAL, SYSLOG, Settings, SinkKind, SinkSettings, SyslogTo, Template, Webhook, is_loopback,
+    CERTIFICATES, JOURNAL, SYSLOG, Settings, SinkKind, SinkSettings, SyslogFormat, SyslogTo, Template, Webhook,
+    is_loopback,
 };
 pub use sink::{SinkStatus, Sinks};
 pub use xarf::{Reporter, report};

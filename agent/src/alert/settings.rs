@@ -87,10 +87,12 @@ pub enum SinkKind {
         /// Its socket.
         socket: PathBuf,
     },
-    /// A syslog daemon (RFC 5424).
+    /// A syslog daemon.
     Syslog {
         /// How it is reached.
         to: SyslogTo,
+        /// How messages are written.
+        format: SyslogFormat,
         /// The facility's number (RFC 5424 §6.2.1).
         facility: u8,
     },
@@ -152,6 +154,15 @@ impl SinkKind {
             }
         }
     }
+}
+
+/// How syslog messages are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyslogFormat {
+    /// With structured data (RFC 5424).
+    Rfc5424,
+    /// As syslog(3) writes to `/dev/log` (RFC 3164 §4.1, without the host): the one line, and no structured data.
+    Rfc3164,
 }
 
 /// How a syslog daemon is reached.

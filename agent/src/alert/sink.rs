@@ -171,7 +171,7 @@ fn build(sink: &SinkSettings, host: &str) -> Box<dyn Deliver> {
     let host = host.to_owned();
     match sink.kind.clone() {
         SinkKind::Journald { socket } => Box::new(journald::Journald { socket }),
-        SinkKind::Syslog { to, facility } => Box::new(syslog::Syslog { to, facility, host }),
+        SinkKind::Syslog { to, format, facility } => Box::new(syslog::Syslog { to, format, facility, host }),
         SinkKind::File { path, rotate, keep } => Box::new(file::JsonLines { path, rotate, keep, host }),
         SinkKind::Webhook(settings) => Box::new(webhook::Hook { settings, host }),
         SinkKind::Email { host: server, port, from, to } => Box::new(email::Email { server, port, from, to, host }),

@@ -1,4 +1,5 @@
-//! A syslog daemon: RFC 5424 messages with structured data, over a local socket, UDP (RFC 5426) or TCP (RFC 6587).
+//! A syslog daemon: RFC 5424 messages with structured data, over a local socket, UDP (RFC 5426) or TCP (RFC 6587); or
+//! the older form that readers of `/dev/log` expect.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs as _, UdpSocket};
@@ -8,7 +9,7 @@ use std::time::Duration;
 use super::message::Message;
 use super::text::printable;
 use super::worker::{Deliver, Failure};
-use crate::alert::settings::SyslogTo;
+use crate::alert::settings::{SyslogFormat, SyslogTo};
 
 /// The id of the structured data (RFC 5424 §6.3.2). The number is the one for documentation (RFC 5612): Portreeve has
 /// none of its own.
@@ -24,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) struct Syslog {
     pub(super) to: SyslogTo,
+    pub(super) format: SyslogFormat,
     pub(super) facility: u8,
     pub(super) host: String,
 }
@@ -34,8 +36,16 @@ impl Deliver for Syslog {
             SyslogTo::Udp(..) => UDP_BYTES,
             SyslogTo::Local(_) | SyslogTo::Tcp(..) => BYTES,
         };
-        let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
-        let text = format(message, &self.host, self.facility, &time, most);
+        let text = match self.format {
+            SyslogFormat::Rfc5424 => {
+                let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
+                format(message, &self.host, self.facility, &time, most)
+            }
+            SyslogFormat::Rfc3164 => {
+                let local = jiff::tz::TimeZone::system().to_datetime(jiff::Timestamp::now());
+                old_format(message, self.facility, &local.strftime("%b %e %H:%M:%S").to_string(), most)
+            }
+        };
         match &self.to {
             SyslogTo::Local(path) => {
                 local(path, &text).map_err(|error| Failure::later("write to the syslog socket", path.display(), error))
@@ -126,6 +136,15 @@ fn format(message: &Message, host: &str, facility: u8, time: &str, most: usize) 
     text
 }
 
+/// The message as syslog(3) writes it, cut to a number of bytes.
+fn old_format(message: &Message, facility: u8, time: &str, most: usize) -> String {
+    let priority = facility * 8 + message.priority();
+    let said = printable(&message.headline());
+    let head = format!("<{priority}>{time} portreeve[{}]: ", std::process::id());
+    let room = most.saturating_sub(head.len());
+    head + &said[..floor(&said, room)]
+}
+
 /// A header field: printable ASCII without blanks, and `-` where there is nothing (§6).
 fn header(value: &str, most: usize) -> String {
     let shown: String = value.chars().filter(char::is_ascii_graphic).take(most).collect();
@@ -206,6 +225,14 @@ pub(super) mod tests {
             said.starts_with("alert 7 opened: critical: /tmp/.x/sendd of www-data (fan-out; 14 attempts)"),
             "{said}"
         );
+    }
+
+    #[test]
+    fn the_older_form_is_that_of_syslog_3() {
+        let text = old_format(&notice(Occasion::Opened, alert(7)), 3, "Jan  2 03:04:05", BYTES);
+        let head = format!("<26>Jan  2 03:04:05 portreeve[{}]: alert 7 opened: critical: /tmp/", std::process::id());
+        assert!(text.starts_with(&head), "{text}");
+        assert_eq!(old_format(&summary(1000), 3, "Jan  2 03:04:05", 60).len(), 60);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::message::{Message, Summary};
 use super::*;
-use crate::alert::settings::{SyslogTo, Template, Webhook};
+use crate::alert::settings::{SyslogFormat, SyslogTo, Template, Webhook};
 use crate::alert::{Destination, State, Who};
 use crate::detect::{Evidence, Finding, Kind, Severity, SubjectId};
 
@@ -305,7 +305,7 @@ fn syslog_goes_by_datagram_and_by_counted_octets() {
         sinks.tell(Occasion::Opened, &Arc::new(alert(7)));
         sinks
     };
-    let syslog = |to| SinkKind::Syslog { to, facility: 3 };
+    let syslog = |to| SinkKind::Syslog { to, format: SyslogFormat::Rfc5424, facility: 3 };
     let check = |message: &[u8]| {
         let (header, data, _) = syslog::tests::read(std::str::from_utf8(message).unwrap()).unwrap();
         assert_eq!((header[0].as_str(), data["alert_id"].as_str()), ("<26>1", "7"));

@@ -12,7 +12,8 @@ use super::super::reader::Reader;
 use super::super::units::{duration, size};
 use super::count;
 use crate::alert::{
-    CERTIFICATES, JOURNAL, Occasion, SYSLOG, SinkKind, SinkSettings, SyslogTo, Template, Webhook, is_loopback,
+    CERTIFICATES, JOURNAL, Occasion, SYSLOG, SinkKind, SinkSettings, SyslogFormat, SyslogTo, Template, Webhook,
+    is_loopback,
 };
 use crate::detect::Severity;
 
@@ -28,6 +29,7 @@ pub(in super::super) const KEYS: &[&str] = &[
     "host",
     "port",
     "protocol",
+    "format",
     "facility",
     "rotate",
     "keep",
@@ -94,7 +96,7 @@ impl Kind {
     fn keys(self) -> &'static [&'static str] {
         match self {
             Self::Journald => &["path"],
-            Self::Syslog => &["path", "host", "port", "protocol", "facility"],
+            Self::Syslog => &["path", "host", "port", "protocol", "format", "facility"],
             Self::File => &["path", "rotate", "keep"],
             Self::Webhook => &["url", "plain", "template", "secret_file", "ca_file", "proxy", "timeout"],
             Self::Email => &["host", "port", "from", "to"],
@@ -226,6 +228,8 @@ impl<'v, 'i> Keys<'_, '_, 'v, 'i> {
         let facility = self.read("facility", |reader, key, value| reader.choice(key, value, &FACILITIES));
         let protocols = [("udp", false), ("tcp", true)];
         let tcp = self.read("protocol", |reader, key, value| reader.choice(key, value, &protocols));
+        let formats = [("rfc5424", SyslogFormat::Rfc5424), ("rfc3164", SyslogFormat::Rfc3164)];
+        let format = self.read("format", |reader, key, value| reader.choice(key, value, &formats));
         let (path, host, port) = (self.path("path"), self.host(), self.port());
         if let (Some(_), Some(value)) = (self.get("path"), self.get("host")) {
             let what = "a syslog sink has either \"path\" or \"host\"".to_owned();
@@ -243,7 +247,9 @@ impl<'v, 'i> Keys<'_, '_, 'v, 'i> {
             (Some(host), Some(true)) => SyslogTo::Tcp(host, port.unwrap_or(514)),
             (Some(host), Some(false) | None) => SyslogTo::Udp(host, port.unwrap_or(514)),
         };
-        SinkKind::Syslog { to, facility: facility.unwrap_or(3) }
+        // Readers of /dev/log do not know the newer form: rsyslog takes the version "1" in it for the program's name.
+        let usual = if matches!(to, SyslogTo::Local(_)) { SyslogFormat::Rfc3164 } else { SyslogFormat::Rfc5424 };
+        SinkKind::Syslog { to, format: format.unwrap_or(usual), facility: facility.unwrap_or(3) }
     }
 
     fn file(&mut self) -> Option<SinkKind> {

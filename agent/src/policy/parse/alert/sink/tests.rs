@@ -30,9 +30,15 @@ fn each_kind_has_its_defaults() {
     assert_eq!(journald.kind, SinkKind::Journald { socket: JOURNAL.into() });
     assert_eq!((journald.tries, journald.retry, journald.queue), (10, Duration::from_secs(5), 256));
     let syslog = one("kind = \"syslog\"").kind;
-    assert_eq!(syslog, SinkKind::Syslog { to: SyslogTo::Local(SYSLOG.into()), facility: 3 });
+    assert_eq!(
+        syslog,
+        SinkKind::Syslog { to: SyslogTo::Local(SYSLOG.into()), format: SyslogFormat::Rfc3164, facility: 3 }
+    );
     let syslog = one("kind = \"syslog\"\nhost = \"::1\"\nprotocol = \"tcp\"\nfacility = \"local7\"").kind;
-    assert_eq!(syslog, SinkKind::Syslog { to: SyslogTo::Tcp("::1".to_owned(), 514), facility: 23 });
+    assert_eq!(
+        syslog,
+        SinkKind::Syslog { to: SyslogTo::Tcp("::1".to_owned(), 514), format: SyslogFormat::Rfc5424, facility: 23 }
+    );
     let file = one("kind = \"file\"\npath = \"/x\"").kind;
     assert_eq!(file, SinkKind::File { path: "/x".into(), rotate: 10 << 20, keep: 5 });
     let hook = one("kind = \"webhook\"\nurl = \"https://a.example/b\"\nsecret_file = \"/s\"\non = \"opened\"");

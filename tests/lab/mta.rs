@@ -8,8 +8,8 @@
 //! ```
 
 mod config;
-mod debs;
-mod root;
+pub(crate) mod debs;
+pub(crate) mod root;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

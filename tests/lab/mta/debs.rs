@@ -1,4 +1,4 @@
-//! A minimal Debian root with one mail server in it, made once and kept below Cargo's target directory.
+//! A minimal Debian root with one server in it, made once and kept below Cargo's target directory.
 
 use std::fs::File;
 use std::os::unix::fs::symlink;
@@ -7,17 +7,15 @@ use std::process::{Command, Stdio};
 
 use nix::fcntl::{Flock, FlockArg};
 
-use super::Package;
-
 /// What the servers' scripts need beyond their packages' dependencies. `usr-is-merged` stands in for `usrmerge`,
 /// which would bring Perl.
 const BASE: &[&str] =
     &["usr-is-merged", "base-files", "bash", "dash", "coreutils", "diffutils", "findutils", "grep", "hostname", "sed"];
 
-/// The unpacked root of `package`, never to be written to.
+/// The unpacked root of a package and what it needs, never to be written to.
 #[track_caller]
-pub(super) fn base_root(package: Package) -> PathBuf {
-    let cache = cache().join(package.name());
+pub(crate) fn base_root(package: &str) -> PathBuf {
+    let cache = cache().join(package);
     std::fs::create_dir_all(&cache).unwrap();
     let lock = File::create(cache.join("lock")).unwrap();
     // Other tests may want the same root at this moment.
@@ -47,7 +45,7 @@ fn cache() -> PathBuf {
 }
 
 #[track_caller]
-fn download(package: Package, debs: &Path) {
+fn download(package: &str, debs: &Path) {
     std::fs::create_dir_all(debs.join("partial")).unwrap();
     let get = |update: bool| {
         let mut apt = Command::new("apt-get");
@@ -67,7 +65,7 @@ fn download(package: Package, debs: &Path) {
         if update {
             apt.arg("update");
         } else {
-            apt.args(["--download-only", "install", package.name()]);
+            apt.args(["--download-only", "install", package]);
             apt.args(BASE);
         }
         apt.stdin(Stdio::null()).output().unwrap()
@@ -80,8 +78,7 @@ fn download(package: Package, debs: &Path) {
     }
     assert!(
         output.status.success(),
-        "download {} and what it needs: {}",
-        package.name(),
+        "download {package} and what it needs: {}",
         String::from_utf8_lossy(&output.stderr)
     );
 }

@@ -22,7 +22,7 @@ pub(super) struct MtaRoot {
 impl MtaRoot {
     #[track_caller]
     pub(super) fn new(package: Package, base: &Path) -> Self {
-        let lower = debs::base_root(package);
+        let lower = debs::base_root(package.name());
         for dir in ["upper", "work"] {
             std::fs::create_dir_all(base.join(dir)).unwrap();
         }
@@ -72,7 +72,7 @@ impl MtaRoot {
 
 /// The devices that every program expects (Documentation/admin-guide/devices.txt), and where the standard streams are.
 #[track_caller]
-fn devices(dev: &Path) {
+pub(crate) fn devices(dev: &Path) {
     std::fs::create_dir_all(dev).unwrap();
     let mode = Mode::from_bits_truncate(0o666);
     for (name, minor) in [("null", 3), ("zero", 5), ("random", 8), ("urandom", 9)] {

@@ -131,15 +131,18 @@ mod tests {
     use super::super::tests::{alert, notice, summary};
     use super::*;
 
-    fn mail(message: &Message) -> String {
-        let sink = Email {
+    fn sink() -> Email {
+        Email {
             server: "127.0.0.1".to_owned(),
             port: 25,
             from: None,
             to: vec!["root@example.org".parse().unwrap()],
             host: "mail.example".to_owned(),
-        };
-        String::from_utf8(sink.mail(message, SystemTime::UNIX_EPOCH).unwrap().formatted()).unwrap()
+        }
+    }
+
+    fn mail(message: &Message) -> String {
+        String::from_utf8(sink().mail(message, SystemTime::UNIX_EPOCH).unwrap().formatted()).unwrap()
     }
 
     #[test]
@@ -158,7 +161,9 @@ mod tests {
     fn a_line_break_in_a_program_s_name_makes_no_header() {
         let mut bad = alert(7);
         bad.who.name = "/tmp/x\r\nBcc: victim@example.com\r\n\r\nbuy".to_owned();
-        let mail = mail(&notice(Occasion::Opened, bad));
+        let message = notice(Occasion::Opened, bad);
+        assert!(!sink().subject(&message).contains(char::is_control));
+        let mail = mail(&message);
         let (headers, _) = mail.split_once("\r\n\r\n").unwrap();
         assert!(!headers.contains("\r\nBcc:") && headers.contains("Content-Type"), "{mail}");
     }

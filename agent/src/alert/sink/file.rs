@@ -95,18 +95,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("alerts.jsonl");
         let one = notice(Occasion::Opened, alert(1)).json("h").to_string().len() as u64 + 1;
-        let mut sink = JsonLines { path: path.clone(), rotate: 2 * one + 10, keep: 2, host: "h".to_owned() };
-        for id in 1..=9 {
+        let mut sink = JsonLines { path: path.clone(), rotate: 2 * one + 10, keep: 3, host: "h".to_owned() };
+        for id in 1..=11 {
             sink.deliver(&notice(Occasion::Opened, alert(id))).unwrap();
         }
         let ids = |name: &str| {
             let lines = lines(&folder.path().join(name));
             lines.iter().map(|line| line["alert"]["id"].as_u64().unwrap()).collect::<Vec<_>>()
         };
-        assert_eq!(ids("alerts.jsonl"), [9]);
-        assert_eq!(ids("alerts.jsonl.1"), [7, 8]);
-        assert_eq!(ids("alerts.jsonl.2"), [5, 6]);
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
+        assert_eq!(ids("alerts.jsonl"), [11]);
+        assert_eq!(ids("alerts.jsonl.1"), [9, 10]);
+        assert_eq!(ids("alerts.jsonl.2"), [7, 8]);
+        assert_eq!(ids("alerts.jsonl.3"), [5, 6]);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 4);
     }
 
     #[test]

@@ -248,6 +248,8 @@ pub(super) mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn whatever_the_value_it_comes_back_and_no_more(value in "\\PC{0,60}", most in 0..200_usize) {
             let escaped = escape(&value, most);

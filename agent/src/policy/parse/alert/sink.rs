@@ -253,7 +253,7 @@ impl<'v, 'i> Keys<'_, '_, 'v, 'i> {
     }
 
     fn file(&mut self) -> Option<SinkKind> {
-        let path = self.needed_path("path", "name the file, as in path = \"/var/log/portreeve/alerts.jsonl\"");
+        let path = self.needed_path("path", "name the file, as in path = \"/var/lib/portreeve/default/alerts.jsonl\"");
         let rotate = self.read("rotate", size).unwrap_or(10 << 20);
         let keep = self.read("keep", |reader, key, value| count(reader, key, value, 1000));
         let keep = keep.and_then(|keep| u32::try_from(keep).ok()).unwrap_or(5);

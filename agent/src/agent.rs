@@ -24,7 +24,6 @@ use portreeve_abi::{Event, MODE_ENFORCE, MODE_OBSERVE};
 use serde::Serialize;
 use tokio::sync::Notify;
 
-use crate::alert::Keep;
 use crate::attempt::{Attempt, Recorder, Store};
 use crate::clock::Clock;
 use crate::instance::Instance;
@@ -121,7 +120,7 @@ impl Agent {
             guard,
             recorder: Recorder::default(),
             attempts: Store::open(&options.instance.state),
-            alerts: Alerts::new(&options.instance.state, Keep::default(), policy.detect.quiet),
+            alerts: Alerts::new(&options.instance.state, Self::keep(&policy), policy.detect.quiet),
             judging: Judging::open(&options.instance.state, policy.detect.clone()),
             follow_up: FollowUp::default(),
             instance: options.instance.clone(),
@@ -204,6 +203,7 @@ impl Agent {
             return Err(errors(&resolved.diagnostics));
         }
         let before = (self.mode_override.take(), self.in_force.since);
+        let sinks_before = self.in_force.policy.alert.clone();
         let replaced = std::mem::replace(
             &mut self.in_force,
             InForce {
@@ -224,7 +224,10 @@ impl Agent {
         }
         self.keep_policy();
         self.judging.settings(&self.in_force.policy.detect);
-        self.alerts.settings(Keep::default(), self.in_force.policy.detect.quiet);
+        self.alerts.settings(Self::keep(&self.in_force.policy), self.in_force.policy.detect.quiet);
+        if self.in_force.policy.alert != sinks_before {
+            self.start_sinks();
+        }
         Ok(self.reloaded())
     }
 

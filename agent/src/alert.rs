@@ -6,9 +6,12 @@ mod filter;
 mod model;
 mod narrowest;
 pub mod response;
+mod settings;
+mod sink;
 mod store;
 mod told;
 mod who;
+mod xarf;
 
 #[cfg(test)]
 pub(crate) mod examples;
@@ -17,5 +20,11 @@ pub use book::{Book, ChangeError, Left, MOST, PORTREEVE, Save};
 pub use filter::Filter;
 pub use model::{Alert, CHANGES, Change, DESTINATIONS, Destination, FINDINGS, Occasion, Resolution, State, Who};
 pub use narrowest::{Narrowest, NoRule, Wishes, narrowest};
+pub use settings::{
+    CERTIFICATES, JOURNAL, SYSLOG, Settings, SinkKind, SinkSettings, SyslogFormat, SyslogTo, Template, Webhook,
+    is_loopback,
+};
+pub use sink::{SinkStatus, Sinks};
 pub use store::{Glimpse, Keep, Outcome, Page, Store, StoreEvent, glimpse, store_path};
 pub use told::Told;
+pub use xarf::{Reporter, report};

@@ -55,6 +55,12 @@ impl Host {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// Does something inside, on a thread of its own; threads that it starts stay inside.
+    #[track_caller]
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.netns.enter(work)
+    }
+
     /// Joins two hosts and gives both addresses: 198.51.100.0/24 and 2001:db8::/32 (RFC 5737, RFC 3849).
     #[track_caller]
     pub(crate) fn wire(number: u8, a: &Self, b: &Self) {

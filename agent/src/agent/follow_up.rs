@@ -1,6 +1,8 @@
 //! What follows from an alert: its executable's sum and its process tree are taken down, and the policy's response is
 //! carried out.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,11 +12,11 @@ use tokio::sync::mpsc;
 
 use super::Agent;
 use crate::alert::response::{Action, Deed, Responder, Suspect};
-use crate::alert::{Change, Occasion, PORTREEVE, State, Told};
+use crate::alert::{Change, Keep, Occasion, PORTREEVE, SinkStatus, Sinks, State, Told};
 use crate::attempt::Attempt;
 use crate::clock::Clock;
 use crate::detect::SubjectId;
-use crate::policy::Respond;
+use crate::policy::{Policy, Respond};
 use crate::subject::digest::{Digested, Digests};
 use crate::subject::{Member, tree};
 
@@ -22,6 +24,8 @@ use crate::subject::{Member, tree};
 const TREES: usize = 16;
 /// How often what was done about a subject is done again while its attempts go on.
 const AGAIN: Duration = Duration::from_millis(100);
+/// How long sinks have for what they still have to tell.
+const SINKS_END: Duration = Duration::from_secs(3);
 
 /// The threads that find out more about an alert's processes, and who carries out responses.
 #[derive(Debug, Default)]
@@ -29,6 +33,8 @@ pub(super) struct FollowUp {
     digests: Option<(Digests, mpsc::Receiver<Digested>)>,
     trees: Option<Trees>,
     responder: Option<Responder>,
+    /// Who is told; shared with the hook of the alerts.
+    sinks: Rc<RefCell<Option<Sinks>>>,
     responded: Option<Instant>,
 }
 
@@ -72,6 +78,53 @@ fn trees() -> Option<Trees> {
 }
 
 impl Agent {
+    /// Starts the threads that work for alerts: after the agent has let go of the rights it does not need.
+    pub(super) fn start_alerts(&mut self) {
+        self.alerts.start();
+        let guarded = self.in_force.policy.guard.cgroup.clone();
+        self.follow_up.start(&guarded);
+        self.start_sinks();
+        let sinks = Rc::clone(&self.follow_up.sinks);
+        self.alerts.tell_sinks(move |told| {
+            if let Some(sinks) = &*sinks.borrow() {
+                sinks.tell(told.occasion, &told.alert);
+            }
+        });
+        self.judge_missed();
+    }
+
+    /// Tells whom the policy in force names; what the ones before still have to tell, they do in the background.
+    pub(super) fn start_sinks(&mut self) {
+        let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+        let new = Sinks::start(&self.in_force.policy.alert, host.as_deref().unwrap_or("localhost"));
+        if let Some(old) = self.follow_up.sinks.borrow_mut().replace(new) {
+            old.retire(SINKS_END);
+        }
+    }
+
+    /// How those who are told are doing.
+    pub(super) fn sinks_status(&self) -> Vec<SinkStatus> {
+        self.follow_up.sinks.borrow().as_ref().map(Sinks::status).unwrap_or_default()
+    }
+
+    /// Writes and tells what there is, as the agent ends.
+    pub(super) fn end_alerts(&mut self) {
+        self.judging.keep();
+        self.alerts.end();
+        if let Some(sinks) = self.follow_up.sinks.borrow_mut().take() {
+            for sink in sinks.stop(SINKS_END) {
+                if sink.queued > 0 {
+                    tracing::warn!("{} messages were not told by {} before the end", sink.queued, sink.name);
+                }
+            }
+        }
+    }
+
+    /// How long and how much of the alerts is kept.
+    pub(super) fn keep(policy: &Policy) -> Keep {
+        Keep { age: policy.alert.keep.as_secs(), bytes: policy.alert.keep_bytes }
+    }
+
     /// An alert has opened, or is worse than it was.
     pub(super) fn follow_up(&mut self, told: &Told, attempt: &Attempt) {
         let worse = matches!(told.occasion, Occasion::Opened | Occasion::Reopened | Occasion::Worse);

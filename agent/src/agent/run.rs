@@ -157,10 +157,7 @@ async fn serve(options: &Options, agent: Agent) -> Result<(), String> {
         tracing::warn!("rights that are not needed are kept: {error}");
     }
     // They have threads of their own, which must not have more rights.
-    agent.alerts.start();
-    let guarded = agent.in_force.policy.guard.cgroup.clone();
-    agent.follow_up.start(&guarded);
-    agent.judge_missed();
+    agent.start_alerts();
     let agent = Rc::new(RefCell::new(agent));
     tokio::task::spawn_local(server::serve(listener, Rc::clone(&agent)));
     say(&banner(options, &mut agent.borrow_mut()));
@@ -205,11 +202,7 @@ async fn serve(options: &Options, agent: Agent) -> Result<(), String> {
             () = devices.next() => agent.borrow_mut().look_after_devices(),
         }
     }
-    {
-        let mut agent = agent.borrow_mut();
-        agent.judging.keep();
-        agent.alerts.end();
-    }
+    agent.borrow_mut().end_alerts();
     if let Err(error) = std::fs::remove_file(options.instance.socket()) {
         tracing::debug!("the control socket: {error}");
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Agent, Alarm, AlertsStatus};
+use crate::alert::SinkStatus;
 use crate::kernel::{Ended, OBJECT_SHA256};
 use crate::rights::{self, Rights};
 
@@ -49,6 +50,9 @@ pub struct Status {
     /// The alerts.
     #[serde(default)]
     pub alerts: AlertsStatus,
+    /// How those who are told of alerts are doing.
+    #[serde(default)]
+    pub sinks: Vec<SinkStatus>,
     /// Why attempts are not written to the state folder.
     pub store_broken: Option<String>,
 }
@@ -149,6 +153,7 @@ impl Agent {
             rights: rights::held(),
             alarms: self.alarms.iter().cloned().collect(),
             alerts: self.alerts.status(),
+            sinks: self.sinks_status(),
             store_broken: self.attempts.broken().map(str::to_owned),
         }
     }

@@ -216,6 +216,10 @@ pub enum Occasion {
 }
 
 impl Occasion {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Opened, Self::Reopened, Self::Worse, Self::Quiet, Self::Acknowledged, Self::Resolved, Self::Responded];
+
     /// Its name, as in the JSON.
     #[must_use]
     pub fn name(self) -> &'static str {

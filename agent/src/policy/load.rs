@@ -111,6 +111,7 @@ impl Loader {
         self.policy.guard = main.guard.clone().unwrap_or_default();
         self.policy.detect = main.detect.clone().unwrap_or_default();
         self.policy.respond.clone_from(&main.respond);
+        self.policy.alert = main.alert.clone().unwrap_or_default();
         self.take(main);
         includes
     }
@@ -271,6 +272,10 @@ mod tests {
         assert_eq!(policy.guard, super::super::model::Guard::default());
         assert_eq!(policy.detect, crate::detect::Settings::default());
         assert_eq!(policy.rules.len(), 1);
+        let alert = crate::alert::Settings { sinks: Vec::new(), ..policy.alert.clone() };
+        assert_eq!(alert, crate::alert::Settings::default());
+        let sinks: Vec<&str> = policy.alert.sinks.iter().map(|sink| sink.kind.name()).collect();
+        assert_eq!(sinks, ["journald"]);
         assert_eq!((policy.digest().len(), policy.digest() == loaded.digest), (64, true));
     }
 

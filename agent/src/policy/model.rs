@@ -26,6 +26,8 @@ pub struct Policy {
     pub rules: Vec<Rule>,
     /// What is done about alerts, in order: the first that matches decides.
     pub respond: Vec<Respond>,
+    /// How alerts are kept, and who is told of them.
+    pub alert: crate::alert::Settings,
     pub(super) sources: Sources,
     /// There are errors in the text, so a rule may say less here than its author meant.
     pub(super) draft: bool,

@@ -1,10 +1,12 @@
 //! The text of one file, to the part of a policy it holds.
 
+mod alert;
 mod detect;
 mod reader;
 mod respond;
 mod rule;
 mod suggest;
+mod units;
 
 use std::collections::BTreeSet;
 
@@ -19,7 +21,7 @@ use reader::Reader;
 
 pub(super) use rule::digits;
 
-const TOP_KEYS: &[&str] = &["include", "guard", "allow", "detect", "respond"];
+const TOP_KEYS: &[&str] = &["include", "guard", "allow", "detect", "respond", "alert"];
 const GUARD_KEYS: &[&str] =
     &["mode", "ports", "refuse_with", "local_submission", "refuse_tainted", "cgroup", "forwarded", "inside"];
 
@@ -33,6 +35,8 @@ pub fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
         .chain(of("detect.weights", &detect::WEIGHT_KEYS))
         .chain(of("detect.site", detect::SITE_KEYS))
         .chain(of("respond", respond::KEYS))
+        .chain(of("alert", alert::KEYS))
+        .chain(of("alert.sink", alert::SINK_KEYS))
 }
 
 /// What one file says.
@@ -43,6 +47,7 @@ pub(super) struct Parsed {
     pub(super) rules: Vec<Rule>,
     pub(super) detect: Option<Settings>,
     pub(super) respond: Vec<Respond>,
+    pub(super) alert: Option<crate::alert::Settings>,
     pub(super) diagnostics: Vec<Diagnostic>,
 }
 
@@ -106,6 +111,11 @@ fn top(reader: &mut Reader<'_>, table: &DeTable<'_>, role: Role, parsed: &mut Pa
                 }
             }
             "respond" => parsed.respond = respond::all(reader, value),
+            "alert" => {
+                if let Some(table) = reader.table(name, value) {
+                    parsed.alert = Some(alert::alert(reader, table));
+                }
+            }
             other => reader.unknown_key(key.span(), other, "", TOP_KEYS),
         }
     }
@@ -256,6 +266,8 @@ mod tests {
                 "detect.weights" => "[detect.weights]\n",
                 "detect.site" => "[[detect.site]]\n",
                 "respond" => "[[respond]]\n",
+                "alert" => "[alert]\n",
+                "alert.sink" => "[[alert.sink]]\n",
                 _ => "",
             };
             let found = findings(&format!("{header}{key} = 1.5\n"));

@@ -88,6 +88,8 @@ const PROGRAMS: &[(Group, &str, &[&str], &str)] = &[
     (Group::Test, "bpftool", &["bpftool"], "a second opinion on what is attached"),
     (Group::Test, "setcap", &["libcap2-bin"], "programs with single capabilities"),
     (Group::Test, "dpkg-deb", &["dpkg"], "unpacking the mail servers side by side"),
+    (Group::Test, "openssl", &["openssl"], "certificates for the server that alerts go to"),
+    (Group::Test, "/lib/systemd/systemd-journald", &["systemd"], "a journal for alerts, apart from the machine's own"),
     (Group::Vm, EMULATOR.0, &[EMULATOR.1], "virtual machines"),
     (Group::Vm, "depmod", &["kmod"], "what depends on what among a kernel's modules"),
     (Group::Vm, "dpkg-deb", &["dpkg"], "unpacking kernels, and programs for the virtual machines"),

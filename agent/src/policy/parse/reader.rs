@@ -56,7 +56,7 @@ impl<'a> Reader<'a> {
     pub(super) fn unknown_key(&mut self, span: Range<usize>, key: &str, table: &str, known: &[&str]) {
         let bracketed = |table: &str| match table {
             "" => "at the top of the file, before the first [table]".to_owned(),
-            "allow" | "respond" | "detect.site" => format!("in [[{table}]]"),
+            "allow" | "respond" | "detect.site" | "alert.sink" => format!("in [[{table}]]"),
             table => format!("in [{table}]"),
         };
         let what = match table {
@@ -65,7 +65,10 @@ impl<'a> Reader<'a> {
         };
         let elsewhere = super::keys().find(|(_, other)| *other == key);
         let mend = match (elsewhere, nearest(key, known.iter().copied())) {
-            (Some((table, _)), _) => format!("\"{key}\" belongs {}", bracketed(table)),
+            (Some((table, _)), Some(meant)) => {
+                format!("did you mean \"{meant}\"? \"{key}\" belongs {}", bracketed(table))
+            }
+            (Some((table, _)), None) => format!("\"{key}\" belongs {}", bracketed(table)),
             (None, Some(meant)) => format!("did you mean \"{meant}\"? If not, take it out"),
             (None, None) => format!("take it out; the keys here are {}", known.join(", ")),
         };

@@ -93,11 +93,10 @@ for ($mail = 0; $mail < 40; $mail++) { if (!@stream_socket_client('tcp://10.20.0
     },
 ];
 
-/// The executables of the daemons, and how many attempts are enough.
-pub(crate) const DAEMONS: [(&str, usize); 2] = [("/usr/lib/nullmailer/smtp", 20), ("/usr/bin/bash", 23)];
+/// The executable of the daemon, and how many attempts are enough.
+pub(crate) const DAEMON: (&str, usize) = ("/usr/lib/nullmailer/smtp", 20);
 
-const PACKAGES: &[&str] =
-    &["php-cli", "perl", "python3-minimal", "msmtp", "monitoring-plugins-basic", "nullmailer", "cron"];
+const PACKAGES: &[&str] = &["php-cli", "perl", "python3-minimal", "msmtp", "monitoring-plugins-basic", "nullmailer"];
 
 /// All of them in one Debian root.
 pub(crate) struct Programs<'a> {
@@ -135,27 +134,13 @@ impl<'a> Programs<'a> {
         self.root.program(path).in_host(self.host).in_cgroup(cgroup)
     }
 
-    /// nullmailer with a queue that nobody takes, and cron with a job that sends by two mail exchangers.
+    /// nullmailer with a queue that nobody takes.
     #[track_caller]
-    pub(crate) fn daemons(&self) -> Vec<(Running, Cgroup)> {
+    pub(crate) fn daemon(&self) -> (Running, Cgroup) {
         self.nullmailer();
-        self.root.write(
-            "/etc/cron.d/report",
-            "SHELL=/bin/bash\n* * * * * root for try in $(seq 22); do \
-             (exec 3<>/dev/tcp/10.23.$((try \\% 2)).25/25); sleep 0.1; done\n",
-        );
-        // What the package's scripts would have set up by pam-auth-update(8).
-        let permit = ["auth", "account", "session"].map(|kind| format!("{kind} required pam_permit.so\n"));
-        self.root.write("/etc/pam.d/cron", &permit.concat());
-        let daemon = |path: &str, arguments: &[&str], unit: &str| {
-            let cgroup = self.lab.cgroup(unit);
-            let program = self.program(path, &cgroup).args(arguments);
-            (program.spawn(&self.lab.scratch("daemon-log")), cgroup)
-        };
-        vec![
-            daemon("/usr/sbin/nullmailer-send", &[], "system.slice/nullmailer.service"),
-            daemon("/usr/sbin/cron", &["-f"], "system.slice/cron.service"),
-        ]
+        let cgroup = self.lab.cgroup("system.slice/nullmailer.service");
+        let program = self.program("/usr/sbin/nullmailer-send", &cgroup);
+        (program.spawn(&self.lab.scratch("nullmailer-log")), cgroup)
     }
 
     /// nullmailer(7): one remote, three messages, a try every second.

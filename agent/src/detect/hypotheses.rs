@@ -38,7 +38,7 @@ impl Hypotheses {
             persistent: test(0.15, 0.7, 0.125, 5),
             hammer: test(0.2, 0.95, 0.125, 5),
             local: test(0.05, 0.9, 0.125, 3),
-            many_programs: test(0.03, 0.8, 0.125, 3),
+            many_programs: test(0.03, 0.8, 0.125, 5),
         }
     }
 }

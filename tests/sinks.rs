@@ -27,7 +27,7 @@ fn alert(id: u64) -> Arc<Alert> {
             "evidence": {
                 "walk": 10.5, "prior": 1.5, "threshold": 9.2, "alpha": 0.0001, "tests_today": 1,
                 "signs": [{"sign": "temporary_folder", "weight": 1.5}], "attempts": 14, "refused": 14, "local": 0,
-                "destinations": 14, "against": 14, "in_favour": 0, "first": time, "to_clear": 3,
+                "programs": 1, "destinations": 14, "against": 14, "in_favour": 0, "first": time, "to_clear": 3,
             },
         }],
         "attempts": 14 + id, "refused": 14, "local": 0,

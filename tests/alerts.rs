@@ -2,6 +2,8 @@
 //! and what an administrator does with them.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "alerts/life.rs"]
+mod life;
 #[path = "alerts/programs.rs"]
 mod programs;
 

@@ -54,7 +54,7 @@ impl Source {
     #[must_use]
     pub fn who(&self) -> Who {
         match self {
-            Self::Program(attempt) => attempt.who(),
+            Self::Program(attempt) => Who::of(attempt),
             Self::Host(address) => Who::of_host(*address),
         }
     }

@@ -53,7 +53,7 @@ pub(crate) fn measure(tune: bool) -> ExitCode {
         mix.append(&mut attempts);
     }
     println!(
-        "bots: found, distinct destinations (median/p95), time since the first attempt (median/p95), by which test; {} \
+        "bots: found, distinct destinations by prefix, provider and domain, distinct addresses, time since the first attempt (median/p95 each), by which test; {} \
          is not counted below",
         MODELS
             .iter()

@@ -68,7 +68,7 @@ impl Root {
 
 /// The devices that every program expects (Documentation/admin-guide/devices.txt), and where the standard streams are.
 #[track_caller]
-pub(crate) fn devices(dev: &Path) {
+fn devices(dev: &Path) {
     std::fs::create_dir_all(dev).unwrap();
     let mode = Mode::from_bits_truncate(0o666);
     for (name, minor) in [("null", 3), ("zero", 5), ("random", 8), ("urandom", 9)] {

@@ -146,7 +146,9 @@ impl Agent {
             tracing::debug!("no process tree for alert {id}: too many wait");
         }
         let action = Respond::choose(&self.in_force.policy.respond, &told.alert);
-        if action != Action::None {
+        // Somebody has undone it, and wants the subject left alone until they resolve the alert.
+        let undone = told.alert.deeds.iter().any(|deed| deed.undone);
+        if action != Action::None && !undone {
             self.respond(id, Some(action), attempt);
         }
     }

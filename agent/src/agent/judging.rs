@@ -124,7 +124,14 @@ impl Agent {
     /// What attempts show that an earlier agent has recorded and had no time to judge.
     pub(super) fn judge_missed(&mut self) {
         for (attempt, findings) in self.judging.catch_up(&self.attempts) {
-            self.take_findings(&attempt, findings);
+            // The alerts are kept every second, the detector every minute: what an alert has counted, it has counted.
+            let counted = |subject| {
+                let alert = self.alerts.book().of_subject(subject).and_then(|id| self.alerts.book().get(id));
+                alert.is_some_and(|alert| alert.last >= attempt.time)
+            };
+            if !counted(attempt.subject()) && !counted(attempt.owner()) {
+                self.take_findings(&attempt, findings);
+            }
         }
     }
 
@@ -146,7 +153,10 @@ impl Agent {
         let attempts = &self.attempts;
         let earlier = || {
             let of = |earlier: &Arc<Attempt>| {
-                earlier.time < attempt.time && (earlier.subject() == subject || earlier.owner() == subject)
+                // The user first, which costs nothing to compare.
+                earlier.euid == attempt.euid
+                    && earlier.time < attempt.time
+                    && (earlier.subject() == subject || earlier.owner() == subject)
             };
             attempts.since(None).into_iter().filter(of).collect()
         };

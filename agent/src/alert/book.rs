@@ -436,6 +436,8 @@ impl Book {
         self.change(id, Occasion::Resolved, |alert| {
             alert.state = State::Resolved;
             alert.resolution = Some(resolution);
+            // Should the subject come back, nothing that was undone before keeps it from what the policy says then.
+            alert.deeds.retain(|deed| !deed.undone);
             alert.note(change);
         })
     }

@@ -1,7 +1,6 @@
 //! An alert: what an administrator works through.
 
 use std::fmt;
-use std::net::IpAddr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -94,14 +93,6 @@ pub struct Who {
     pub container: Option<Container>,
     /// The address, for a host whose programs are not known.
     pub address: Option<String>,
-}
-
-impl Who {
-    /// A host whose programs are not known.
-    #[must_use]
-    pub fn of_host(address: IpAddr) -> Self {
-        Self { name: address.to_string(), address: Some(address.to_string()), ..Self::default() }
-    }
 }
 
 /// How far the review is.

@@ -1,24 +1,44 @@
 //! A subject in words, from one of its attempts.
 
+use std::net::IpAddr;
+
 use super::Who;
 use crate::attempt::Attempt;
 
 impl Who {
-    /// The subject behind an attempt: the program with its script, user, and where it runs.
+    /// The subject behind an attempt, as [`Attempt::subject`] has it: the program with its script, user, and where it
+    /// runs; or the host, where no process is known.
     #[must_use]
     pub fn of(attempt: &Attempt) -> Self {
+        if let Some(host) = attempt.host() {
+            return Self::of_host(host);
+        }
+        let process = attempt.pid != 0;
         let mut who = Self {
             name: String::new(),
-            exe: attempt.exe.clone(),
+            exe: attempt.exe.clone().filter(|_| process),
             script: attempt.script.clone(),
-            user: attempt.user.clone(),
-            euid: (attempt.pid != 0).then_some(attempt.euid),
+            user: attempt.user.clone().filter(|_| process),
+            euid: process.then_some(attempt.euid),
             unit: attempt.unit.clone(),
             container: attempt.container.clone(),
-            address: (attempt.pid == 0).then(|| attempt.source.map(|source| source.ip().to_string())).flatten(),
+            address: None,
         };
-        who.name = who.in_one_line();
+        let program = match (&who.exe, process) {
+            (Some(exe), _) => exe.clone(),
+            (None, true) => format!("({})", attempt.comm),
+            (None, false) => "(no program)".to_owned(),
+        };
+        let script = who.script.as_ref().map(|script| format!(" running {script}")).unwrap_or_default();
+        let user = if process { format!(" as {}", who.user()) } else { String::new() };
+        who.name = format!("{program}{script}{user}{}", who.place());
         who
+    }
+
+    /// A host whose programs are not known.
+    #[must_use]
+    pub fn of_host(address: IpAddr) -> Self {
+        Self { name: format!("the host {address}"), address: Some(address.to_string()), ..Self::default() }
     }
 
     /// The user whose programs are looked at together; `attempt` is of one of them.
@@ -37,18 +57,6 @@ impl Who {
             (None, Some(euid)) => format!("uid {euid}"),
             (None, None) => "nobody that is known".to_owned(),
         }
-    }
-
-    fn in_one_line(&self) -> String {
-        if let Some(address) = &self.address {
-            return format!("the host {address}");
-        }
-        let program = self.exe.as_deref().unwrap_or("(no program)");
-        let script = self.script.as_ref().map(|script| format!(" running {script}")).unwrap_or_default();
-        if self.euid.is_none() {
-            return format!("{program}{script}");
-        }
-        format!("{program}{script} as {}{}", self.user(), self.place())
     }
 
     fn place(&self) -> String {
@@ -71,7 +79,16 @@ mod tests {
         let line = "/tmp/.x/sendd as www-data in apache2.service";
         assert_eq!(Who::of(&attempt).name, line);
         assert_eq!(Who::programs_of(&attempt).name, "the programs of www-data in apache2.service");
-        let host = Attempt { pid: 0, exe: None, source: Some("10.0.0.7:4000".parse().unwrap()), ..attempt };
-        assert_eq!(Who::of(&host).name, "the host 10.0.0.7");
+        let running = Attempt { exe: None, script: Some("/srv/a.php".into()), ..attempt.clone() };
+        assert_eq!(
+            Who::of(&running).name,
+            format!("({}) running /srv/a.php as www-data in apache2.service", attempt.comm)
+        );
+        let source = Some("10.0.0.7:4000".parse().unwrap());
+        let frame = Attempt { pid: 0, exe: None, hook: "frame".into(), source, ..attempt };
+        assert_eq!(Who::of(&frame).name, "the host 10.0.0.7");
+        // A packet of a unit's is held against the unit, whatever its source is.
+        let packet = Attempt { hook: "packet".into(), ..frame };
+        assert_eq!(Who::of(&packet).name, "(no program) in apache2.service");
     }
 }

@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::Attempt;
-use crate::alert::Who;
 use crate::detect::{Observation, Outcome, Signs, SubjectId};
 use crate::interpreter::takes_script;
 use crate::policy::MTAS;
@@ -82,42 +81,6 @@ impl Attempt {
                 SubjectId::of(["owner", "container", &container.runtime, &container.id, user])
             }
             (None, _) => SubjectId::of(["owner", "host", decimal(self.euid, &mut number)]),
-        }
-    }
-
-    /// The subject, for people.
-    #[must_use]
-    pub fn who(&self) -> Who {
-        if let Some(host) = self.host() {
-            return Who::of_host(host);
-        }
-        let process = self.pid != 0;
-        let mut name = match (&self.exe, process) {
-            (Some(exe), true) => exe.clone(),
-            (None, true) => format!("({})", self.comm),
-            (_, false) => "(no program)".to_owned(),
-        };
-        if let Some(script) = &self.script {
-            name += &format!(" running {script}");
-        }
-        if process {
-            name += " as ";
-            name += &self.user.clone().unwrap_or_else(|| format!("uid {}", self.euid));
-        }
-        match (&self.container, &self.unit) {
-            (Some(container), _) => name += &format!(" in {} container {:.12}", container.runtime, container.id),
-            (None, Some(unit)) => name += &format!(" in {unit}"),
-            (None, None) => {}
-        }
-        Who {
-            name,
-            exe: self.exe.clone().filter(|_| process),
-            script: self.script.clone(),
-            user: self.user.clone().filter(|_| process),
-            euid: process.then_some(self.euid),
-            unit: self.unit.clone(),
-            container: self.container.clone(),
-            address: None,
         }
     }
 

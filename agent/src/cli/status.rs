@@ -126,6 +126,18 @@ fn text(status: &Status) -> String {
     if let Some(why) = &alerts.broken {
         lines.push(format!("{:<12}alerts are only kept in memory: {why}", "warning"));
     }
+    for (index, sink) in status.sinks.iter().enumerate() {
+        let mut line = format!("{}: {} delivered", sink.name, sink.delivered);
+        for (number, what) in [(sink.queued, "waiting"), (sink.dropped, "dropped"), (sink.dead, "given up")] {
+            if number > 0 {
+                line.push_str(&format!(", {number} {what}"));
+            }
+        }
+        if let Some(error) = &sink.last_error {
+            line.push_str(&format!("; last error: {error}"));
+        }
+        lines.push(format!("{:<12}{line}", if index == 0 { "told" } else { "" }));
+    }
     if let Some(why) = &status.store_broken {
         lines.push(format!("{:<12}attempts are only kept in memory: {why}", "warning"));
     }

@@ -115,6 +115,8 @@ pub struct Finding {
 
 /// The state of the test when it decided.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+// Stored alerts of an older agent lack what was added since.
+#[serde(default)]
 pub struct Evidence {
     /// The test's walk: the logarithm of the likelihood ratio of what was observed, bot against benign, in nats.
     pub walk: f64,

@@ -1,13 +1,11 @@
 //! Debian's rsyslogd, in a root of its own.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
 
-use crate::mount::Mount;
 use crate::until::{DEADLINE, until};
-use crate::{Host, Lab, Program, Running};
-use crate::{debs, root};
+use crate::{Host, Lab, Root, Running};
 
 /// Inputs by all ways, and one line for each message with what the daemon understood of it. Two local sockets: one read
 /// as the network is, and one as `/dev/log` is.
@@ -30,10 +28,8 @@ pub struct Rsyslogd<'a> {
     host: &'a Host,
     log: PathBuf,
     daemon: Option<Running>,
-    // Last, and in this order: busy until the daemon is gone.
-    root: PathBuf,
-    _proc: Mount,
-    _overlay: Mount,
+    // Last: busy until the daemon is gone.
+    root: Root,
 }
 
 impl<'a> Rsyslogd<'a> {
@@ -44,23 +40,13 @@ impl<'a> Rsyslogd<'a> {
     #[track_caller]
     #[must_use]
     pub fn start(lab: &Lab, host: &'a Host) -> Self {
-        let lower = debs::base_root("rsyslog", &["rsyslog"]);
-        let base = lab.scratch("rsyslog");
-        for dir in ["upper", "work"] {
-            std::fs::create_dir_all(base.join(dir)).unwrap();
+        let root = Root::new(lab, "rsyslog", &["rsyslog"]);
+        for dir in ["run", "tmp"] {
+            std::fs::create_dir_all(root.inside(dir)).unwrap();
         }
-        let (root, shown) = (base.join("root"), base.display());
-        let options = format!("lowerdir={},upperdir={shown}/upper,workdir={shown}/work", lower.display());
-        let overlay = Mount::new("overlay", "overlay", &root, &options);
-        let proc = Mount::bind(Path::new("/proc"), &root.join("proc"));
-        root::devices(&root.join("dev"));
-        for dir in ["run", "tmp", "etc"] {
-            std::fs::create_dir_all(root.join(dir)).unwrap();
-        }
-        std::fs::write(root.join("etc/lab.conf"), CONFIG).unwrap();
-        std::fs::write(root.join("etc/hosts"), "127.0.0.1 localhost\n").unwrap();
-        let log = lab.scratch("rsyslog-log");
-        let mut daemon = Self { host, log, daemon: None, root, _proc: proc, _overlay: overlay };
+        root.write("/etc/lab.conf", CONFIG);
+        root.write("/etc/hosts", "127.0.0.1 localhost\n");
+        let mut daemon = Self { host, log: lab.scratch("rsyslog-log"), daemon: None, root };
         daemon.launch();
         daemon
     }
@@ -81,7 +67,7 @@ impl<'a> Rsyslogd<'a> {
     /// When it does not come up.
     #[track_caller]
     pub fn launch(&mut self) {
-        let program = Program::new("/usr/sbin/rsyslogd".into()).in_root(&self.root).in_host(self.host);
+        let program = self.root.program("/usr/sbin/rsyslogd").in_host(self.host);
         let program = program.args(["-n", "-f", "/etc/lab.conf", "-i", "/tmp/pid"]);
         self.daemon = Some(program.spawn(&self.log));
         until("rsyslogd to listen", DEADLINE, || {
@@ -92,13 +78,13 @@ impl<'a> Rsyslogd<'a> {
     /// The path that the host has for a local socket: `plain` or `devlog`.
     #[must_use]
     pub fn socket(&self, name: &str) -> PathBuf {
-        self.root.join("run").join(name)
+        self.root.inside("run").join(name)
     }
 
     /// What it has received, one message a line: `input|facility.severity|host|application|id|data|text`.
     #[must_use]
     pub fn messages(&self) -> Vec<String> {
-        let text = std::fs::read_to_string(self.root.join("tmp/messages")).unwrap_or_default();
+        let text = std::fs::read_to_string(self.root.inside("tmp/messages")).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
     }
 

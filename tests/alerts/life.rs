@@ -87,7 +87,9 @@ fn a_bot_is_stopped_counted_once_over_a_kill_let_go_on_and_resolved() {
 fn an_alert_becomes_the_narrowest_rule_that_lets_it_send() {
     let scene = Scene::new("allow");
     let unit = scene.lab.cgroup("system.slice/mailer.service");
-    let guard = Guard::start(&scene.lab, "# Ours.\n[guard]\nmode = \"enforce\" # always\n");
+    // The policy says what is guarded, as an administrator's does: cgroups of rules are below that.
+    let before = format!("# Ours.\n[guard]\ncgroup = \"{}\" # the lab\n", scene.lab.cgroup_root().name());
+    let guard = Guard::start(&scene.lab, &before);
     let mx = scene.mx.v4().to_string();
     let curl = |to: &str| {
         let url = format!("smtp://{to}/host.example");
@@ -119,12 +121,14 @@ fn an_alert_becomes_the_narrowest_rule_that_lets_it_send() {
     assert_eq!(scene.sink.accepted(), 0);
     allow(&["--yes", "--note", "ticket 7"]).must_succeed();
     let text = std::fs::read_to_string(guard.policy()).unwrap();
-    assert!(text.starts_with("# Ours.\n[guard]\nmode = \"enforce\" # always\n"), "{text}");
+    assert!(text.starts_with(&before), "{text}");
     assert!(text.contains("ticket 7") && text.contains("user = \"www-data\"") && text.contains(&mx), "{text}");
     let alert = show(&guard, id);
     assert_eq!((&alert["state"], &alert["resolution"]), (&"resolved".into(), &"allowed".into()));
     curl(&mx);
-    assert_eq!(scene.sink.accepted(), 1, "it may send now");
+    let asked = ["explain", "--exe", "/usr/bin/curl", "--user", "33", "--unit", "mailer.service", "--to", &mx];
+    let explained = guard.command(asked).stdout;
+    assert_eq!(scene.sink.accepted(), 1, "it may send now: {text}\n{explained}\n{:?}", scene.sink.messages());
     curl("10.8.99.25");
     let last = guard.attempts().pop().unwrap();
     assert_eq!((&last["destination"], &last["verdict"]), (&"10.8.99.25:25".into(), &"deny".into()), "and nowhere else");

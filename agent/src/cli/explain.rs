@@ -79,7 +79,8 @@ fn text(explanation: &Explanation) -> String {
     );
     for why in &explanation.dimensions {
         let rules = if why.satisfies.is_empty() { "no rule".to_owned() } else { why.satisfies.join(", ") };
-        text.push_str(&format!("  {:<9}{:<44}{rules}\n", why.dimension, why.value));
+        // A value that is longer than its column still stands apart.
+        text.push_str(&format!("  {:<9}{:<42}  {rules}\n", why.dimension, why.value));
     }
     text
 }

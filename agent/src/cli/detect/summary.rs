@@ -231,10 +231,10 @@ mod tests {
         let total = Tally { attempts: 5, lines: 6, unreadable: 1, faults: vec!["t:6: no".into()], ..Tally::default() };
         assert_eq!(
             summary.text(&total),
-            "critical  10.0.0.1\n  \
+            "critical  the host 10.0.0.1\n  \
              2026-11-24T10:00:00Z  fan-out        5 destinations in 7 attempts within 60 s; 10.2 of 10.2 nats; signs: deleted\n  \
              2026-11-24T10:00:00Z  hammer         7 attempts at 5 destinations within 60 s; 10.2 of 10.2 nats; signs: deleted\n\
-             notice    10.0.0.2\n  \
+             notice    the host 10.0.0.2\n  \
              2026-11-24T10:00:00Z  hammer         7 attempts at 5 destinations within 60 s; 10.2 of 10.2 nats; signs: deleted\n\n\
              5 attempts of 4 subjects; 3 findings about 2 of them\n\
              1 lines could not be read and were skipped\n  t:6: no\n\n\

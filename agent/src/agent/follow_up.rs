@@ -24,8 +24,10 @@ use crate::subject::{Member, tree};
 const TREES: usize = 16;
 /// How often what was done about a subject is done again while its attempts go on.
 const AGAIN: Duration = Duration::from_millis(100);
-/// How long sinks have for what they still have to tell.
+/// How long sinks have for what they still have to tell when the agent ends.
 const SINKS_END: Duration = Duration::from_secs(3);
+/// And beside the sinks of a new policy: all tries of a message that waits, with the pauses between them.
+const SINKS_RETIRE: Duration = Duration::from_secs(3600);
 
 /// The threads that find out more about an alert's processes, and who carries out responses.
 #[derive(Debug, Default)]
@@ -98,7 +100,7 @@ impl Agent {
         let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
         let new = Sinks::start(&self.in_force.policy.alert, host.as_deref().unwrap_or("localhost"));
         if let Some(old) = self.follow_up.sinks.borrow_mut().replace(new) {
-            old.retire(SINKS_END);
+            old.retire(SINKS_RETIRE);
         }
     }
 
@@ -112,11 +114,8 @@ impl Agent {
         self.judging.keep();
         self.alerts.end();
         if let Some(sinks) = self.follow_up.sinks.borrow_mut().take() {
-            for sink in sinks.stop(SINKS_END) {
-                if sink.queued > 0 {
-                    tracing::warn!("{} messages were not told by {} before the end", sink.queued, sink.name);
-                }
-            }
+            // What is given up then, it says itself.
+            drop(sinks.stop(SINKS_END));
         }
     }
 

@@ -20,11 +20,14 @@ fn of_test(finding: &Finding) -> String {
     let kind = finding.kind;
     match kind {
         Kind::FanOut => format!(
-            "{kind}: {} to destinations it had been to before, as a program with one smart host makes them; it met {} \
-             instead, and went back {}.",
+            "{kind}: {} to destinations it had been to before, ten minutes apart, as a program with one smart host makes \
+             them (three count for each destination); it met {} instead, and {}.",
             count(n.into(), "more attempt"),
             count(evidence.destinations.into(), "destination"),
-            times(evidence.in_favour),
+            match evidence.in_favour {
+                0 => "never went back".to_owned(),
+                again => format!("went back {}", times(again)),
+            },
         ),
         Kind::ManyPrograms => format!(
             "{kind}: {} by a program that this user had run before, or to a destination that one of them had been to; \
@@ -33,8 +36,8 @@ fn of_test(finding: &Finding) -> String {
             count(evidence.against.into(), "new program"),
         ),
         Kind::Hammer => format!(
-            "{kind}: {} as far apart as a retry is (minutes, and longer each time); it made {} without waiting.",
-            count(n.into(), "attempt"),
+            "{kind}: {} of two minutes with few attempts, as a program has that waits before it tries again; {} had too many.",
+            count(n.into(), "more stretch").replace("stretchs", "stretches"),
             evidence.against,
         ),
         Kind::Persistent => format!(

@@ -97,7 +97,7 @@ pub enum NoRule {
     /// The program is an interpreter.
     #[error(
         "{exe} is an interpreter, and a rule for it lets through every script of {user}; run {} as a systemd service of \
-         its own, have it use the local mail server, or accept any script", .script.as_deref().unwrap_or("it")
+         its own, have it use the local mail server, or accept any script (--any-script)", .script.as_deref().unwrap_or("it")
     )]
     Interpreter {
         /// The program.

@@ -126,10 +126,13 @@ fn a_list_comes_in_pages() {
         let state = if id % 2 == 0 { State::Resolved } else { State::Open };
         store.save(save(Alert { id, state, subject: SubjectId(id), ..template.clone() }));
     }
+    // Only what has a place in the queue can be waited for.
+    until("a place in the queue for all", || {
+        store.catch_up();
+        store.behind.is_empty()
+    });
     let (mut before, mut ids) = (Some(u64::MAX), Vec::new());
     while let Some(from) = before {
-        // Only what has a place in the queue can be waited for.
-        store.catch_up();
         let Ok(page) = store.list(&Filter::default(), from).blocking_recv() else { continue };
         let page = page.unwrap();
         ids.extend(page.alerts.iter().map(|alert| alert.id));

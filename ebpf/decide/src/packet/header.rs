@@ -54,10 +54,14 @@ struct Walk {
 
 impl Walk {
     /// What begins here is the first of several fragments.
+    ///
+    /// Of one inside another nothing is believed: what receivers cut off the outer one (they round its length down to eight
+    /// bytes, and another last fragment can end it early) is missing from the inner one, and what was laid beneath that
+    /// comes through.
     #[inline(always)]
     fn first_fragment(&mut self) {
+        self.end = if self.first { 0 } else { self.end.min(self.at + BELIEVED) };
         self.first = true;
-        self.end = self.end.min(self.at + BELIEVED);
     }
 }
 

@@ -187,3 +187,42 @@ fn without_the_guard_receivers_do_see_the_port() {
     }
     assert!(reached.iter().all(|count| *count >= 20), "{reached:?}");
 }
+
+/// An IPv6 fragment that carries IPv4.
+fn outer(id: u8, more: bool, data: &[u8]) -> Vec<u8> {
+    let fragment = [&[4, 0, 0, u8::from(more), 0, 0, 0, id], data].concat();
+    Layer::V6.wrap(44, &fragment)
+}
+
+/// A fragment of IPv4 in IPv4.
+fn inner(offset: u16, more: bool, data: &[u8]) -> Vec<u8> {
+    let mut packet = Layer::V4 { options: 0 }.wrap(4, data);
+    packet[6..8].copy_from_slice(&(offset | u16::from(more) << 13).to_be_bytes());
+    packet
+}
+
+/// Where fragments are tunnelled in fragments, what receivers cut off the outer one is missing from the inner one, and what
+/// another one has laid beneath that comes through.
+#[test]
+fn what_receivers_cut_off_is_not_believed() {
+    let wanted = Layer::V4 { options: 0 }.wrap(6, &tcp(GUARDED).bytes());
+    let mut harmless = wanted.clone();
+    harmless[9] = 17;
+    let mut beneath = wanted;
+    beneath[0] = 0x55;
+    beneath.resize(80, 0);
+    let mut reached = 0;
+    for length in 8..24 {
+        let packets = [
+            outer(9, false, &inner(0, true, &beneath)),
+            outer(8, false, &inner(10, false, &[0; 8])),
+            outer(1, false, &[0x55; 32]),
+            outer(1, true, &inner(0, true, &harmless[..length])),
+        ];
+        let (all, passed) = seen(&packets);
+        let classes: Vec<_> = packets.iter().map(|packet| classify(&packet[..], 0)).collect();
+        assert!(!passed.contains(&GUARDED), "{length}: {classes:?}");
+        reached += u32::from(all.contains(&GUARDED));
+    }
+    assert!(reached > 0);
+}

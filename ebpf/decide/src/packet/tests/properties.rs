@@ -18,8 +18,12 @@ use crate::mapped;
 /// How far behind a fragment header a TCP header may be, its first 16 bytes included.
 const BELIEVED: usize = 72;
 
-/// What was built as TCP is expected to be found, unless it has too many headers, or too many behind a fragment header.
+/// What was built as TCP is expected to be found, unless it has too many headers, too many behind a fragment header, or two
+/// of those.
 fn clear(layers: &[Layer]) -> bool {
+    if layers.iter().filter(|layer| **layer == Layer::Atomic).count() > 1 {
+        return false;
+    }
     let behind = layers.iter().position(|layer| *layer == Layer::Atomic);
     let length = behind.map_or(0, |first| layers[first + 1..].iter().map(|layer| layer.len()).sum());
     layers.len() < MAX_HEADERS as usize && length + 16 <= BELIEVED

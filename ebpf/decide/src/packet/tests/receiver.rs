@@ -58,7 +58,7 @@ pub fn ports_of_any<'a>(packets: impl Iterator<Item = &'a [u8]> + Clone) -> BTre
 
 /// The destination ports of the TCP segments that a receiver sees in these packets, in the order in which they come.
 pub fn ports<'a>(packets: impl Iterator<Item = &'a [u8]>, manners: Manners) -> BTreeSet<u16> {
-    let mut receiver = Receiver { manners, queues: BTreeMap::new(), ports: BTreeSet::new() };
+    let mut receiver = Receiver { manners, queues: BTreeMap::new(), left: MOST_BYTES, ports: BTreeSet::new() };
     for packet in packets {
         receiver.ip(packet, 0);
     }
@@ -67,6 +67,9 @@ pub fn ports<'a>(packets: impl Iterator<Item = &'a [u8]>, manners: Manners) -> B
 
 /// How many tunnels inside one another it opens.
 const DEEPEST: u32 = 6;
+
+/// How many bytes it puts together of fragments. Fragments that carry fragments of one another make ever more of them.
+const MOST_BYTES: usize = 1 << 18;
 
 /// What fragments of one packet have in common: addresses, identification, and in IPv4 the protocol.
 type Key = (Vec<u8>, Vec<u8>);
@@ -84,6 +87,8 @@ struct Receiver {
     manners: Manners,
     /// The pieces of each packet, in the order in which they came. They stay after the whole has been delivered.
     queues: BTreeMap<Key, Vec<Piece>>,
+    /// How many bytes it still puts together.
+    left: usize,
     ports: BTreeSet<u16>,
 }
 
@@ -170,7 +175,16 @@ impl Receiver {
         pieces.push(piece);
         let ends: BTreeSet<usize> =
             pieces.iter().filter(|piece| !piece.more).map(|piece| piece.offset + piece.data.len()).collect();
-        let wholes: Vec<_> = ends.into_iter().filter_map(|end| whole(pieces, end, self.manners.overlap)).collect();
+        let mut wholes = Vec::new();
+        for end in ends {
+            // A packet of a few bytes costs as much as the search for its pieces.
+            let cost = end.max(64);
+            if cost > self.left {
+                break;
+            }
+            self.left -= cost;
+            wholes.extend(whole(pieces, end, self.manners.overlap));
+        }
         for (next, data) in wholes {
             self.chain(next, &data, &key.0, depth + 1);
         }

@@ -21,6 +21,8 @@ impl<R: BufRead> Lines<R> {
     pub(super) fn next(&mut self) -> io::Result<Option<Option<&[u8]>>> {
         self.line.clear();
         let mut length = 0;
+        // An empty line counts too, so that only the end of the file has nothing.
+        let mut nothing = true;
         loop {
             let chunk = match self.input.fill_buf() {
                 Ok(chunk) => chunk,
@@ -29,22 +31,22 @@ impl<R: BufRead> Lines<R> {
             };
             let end = chunk.iter().position(|byte| *byte == b'\n');
             let piece = chunk.get(..end.unwrap_or(chunk.len())).unwrap_or(chunk);
-            if chunk.is_empty() && length == 0 {
+            if chunk.is_empty() && nothing {
                 return Ok(None);
             }
             let last = end.is_some() || chunk.is_empty();
             let used = piece.len() + usize::from(end.is_some());
-            if length + piece.len() <= LONGEST {
+            length += piece.len();
+            if length <= LONGEST {
                 self.line.extend_from_slice(piece);
             }
-            // An empty line counts too, so that only the end of the file has nothing.
-            length += used;
+            nothing = false;
             self.input.consume(used);
             if last {
                 break;
             }
         }
-        if length > LONGEST + 1 {
+        if length > LONGEST {
             self.line.clear();
             return Ok(Some(None));
         }
@@ -78,5 +80,22 @@ mod tests {
         // A vector grows by doubling.
         assert!(lines.line.capacity() <= 2 * LONGEST);
         assert_eq!(lines.next().unwrap(), Some(Some(&b"next"[..])));
+    }
+    #[test]
+    fn whether_a_line_is_too_long_depends_on_neither_its_end_nor_the_buffer() {
+        for (length, end, room) in [
+            (LONGEST, "", 4096),
+            (LONGEST, "\n", 4096),
+            (LONGEST, "\n", 3 * LONGEST),
+            (LONGEST + 1, "", 4096),
+            (LONGEST + 1, "", 3 * LONGEST),
+            (LONGEST + 1, "\n", 3 * LONGEST),
+        ] {
+            let text = [vec![b'x'; length], end.as_bytes().to_vec()].concat();
+            let mut lines = Lines::new(BufReader::with_capacity(room, &text[..]));
+            let read = lines.next().unwrap().map(|line| line.map(<[u8]>::len));
+            assert_eq!(read, Some((length <= LONGEST).then_some(length)), "{length} bytes, end {end:?}, buffer {room}");
+            assert_eq!(lines.next().unwrap(), None);
+        }
     }
 }

@@ -121,6 +121,9 @@ impl Attempt {
         let by_script = interpreter || self.parents.first().is_some_and(|parent| named(parent, is_script_engine));
         // An interpreter's package says nothing of what it was given to run.
         let packaged = itself && self.package.is_some() && !interpreter && self.script.is_none();
+        let web = is_web(exe) || self.parents.iter().any(|parent| named(parent, is_web));
+        // A form mailer of root's is what spammers look for.
+        let by_root = self.script_of_root && itself && interpreter && self.package.is_some() && !web;
         let unpackaged = known && !self.exe_in_memory && self.package_known && self.package.is_none();
         Signs::default()
             .with(Signs::DELETED.when(self.exe_deleted && !self.exe_in_memory))
@@ -129,7 +132,7 @@ impl Attempt {
             .with(Signs::WORLD_WRITABLE.when(self.exe_world_writable))
             .with(Signs::NO_PACKAGE.when(unpackaged))
             .with(Signs::PACKAGED.when(packaged))
-            .with(Signs::WEB_PARENT.when(is_web(exe) || self.parents.iter().any(|parent| named(parent, is_web))))
+            .with(Signs::WEB_PARENT.when(web))
             .with(Signs::INTERPRETER.when(by_script))
             .with(Signs::SESSION_GONE.when(self.session_gone))
             .with(Signs::MTA_UNUSED.when(self.mta_unused))
@@ -137,6 +140,7 @@ impl Attempt {
             .with(Signs::MAIL_SERVER.when(mail_server))
             .with(Signs::TAINTED.when(tainted))
             .with(Signs::RAW.when(self.is_raw()))
+            .with(Signs::ROOT_SCRIPT.when(by_root && self.script.is_some() && self.container.is_none()))
     }
 
     /// Whether a process of this host sent packets or frames by itself. What was only forwarded, or comes from a device

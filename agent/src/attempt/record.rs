@@ -9,7 +9,7 @@ use portreeve_abi::{CMDLINE_LEN, Event, Hook, RULE_LOCAL, RULE_NONE, Reason, Tai
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
-use crate::subject::{About, Container, Owner, Processes, Surroundings, Users, place};
+use crate::subject::{About, Container, Owner, Processes, Surroundings, Users, names_plainly, place};
 
 /// How many generations' rule names are remembered, for events that were on their way when the policy changed.
 const GENERATIONS: usize = 16;
@@ -112,6 +112,10 @@ pub struct Attempt {
     /// The executable lies in a folder that everybody may write to.
     #[serde(default)]
     pub exe_world_writable: bool,
+    /// The script behind the interpreter, as the command line names it, belongs to root, and nobody else may write to it or
+    /// to a folder on the way. Only of the host's own files, and of an interpreter of a package's that is what it seems.
+    #[serde(default)]
+    pub script_of_root: bool,
     /// The login session that the process was started in is over.
     #[serde(default)]
     pub session_gone: bool,
@@ -259,11 +263,18 @@ impl Recorder {
         let exe_in_memory = exe_parts.first().is_some_and(|name| name.starts_with("memfd:"));
         let details = self.processes.details(event.pid, event.start, exe.as_deref().unwrap_or_default(), &cmdline);
         let place = place(&cgroup);
+        // Whatever speaks against the process being its executable speaks against its command line as well.
+        let itself = event.pid != 0 && event.nlink != 0 && !exe_in_memory && event.taint == 0;
+        let cut = event.truncated & Truncated::CMDLINE != 0;
+        let (program, cwd) = (exe.as_deref().unwrap_or_default(), details.cwd.as_deref());
+        let plainly = |script: &&str| names_plainly(program, &cmdline, cwd, cut, script);
+        let script = details.script.as_deref().filter(|_| itself && place.container.is_none()).filter(plainly);
         let facts = self.surroundings.of(&About {
             pid: event.pid,
             start: event.start,
             exe: exe.as_deref(),
             exe_id: (event.exe.dev, event.exe.ino),
+            script,
             session: place.session.as_deref(),
             login_uid: details.login_uid,
             netns: event.netns,
@@ -272,6 +283,7 @@ impl Recorder {
         let taint = taints(event.taint);
         let severity = severity(verdict, exe_deleted || !taint.is_empty());
         let exe_deleted = exe_deleted && event.pid != 0;
+        let packaged = matches!(facts.package, Owner::Package(_));
         Some(Attempt {
             time: clock.at(event.time),
             verdict: verdict_word(verdict).to_owned(),
@@ -331,6 +343,7 @@ impl Recorder {
                 Owner::NoPackage | Owner::Unknown => None,
             },
             exe_world_writable: facts.exe_world_writable.unwrap_or_default(),
+            script_of_root: packaged && facts.script_of_root.unwrap_or_default(),
             session_gone: facts.session_gone.unwrap_or_default(),
             mta_unused: facts.mta_listens.unwrap_or_default() && verdict != Verdict::Local,
             // Nobody looks into the resolver's traffic; captures may have it.
@@ -471,25 +484,4 @@ fn address(bytes: [u8; 16]) -> IpAddr {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_put_together_and_control_characters_are_escaped() {
-        let mut buffer = [0_u8; 32];
-        buffer[..12].copy_from_slice(b"smtp\0sbin\0u\x1b");
-        assert_eq!(parts(&buffer, 13), ["smtp", "sbin", "u\\u{1b}"]);
-        assert_eq!(path_up(&["a".into(), "b".into()], false).as_deref(), Some("/b/a"));
-        assert_eq!(path_up(&["a".into()], true).as_deref(), Some("…/a"));
-        assert_eq!(path_up(&[], false), None);
-    }
-
-    #[test]
-    fn every_taint_and_reason_has_a_word() {
-        assert_eq!(taints(0x7f).len(), 7);
-        for reason in 0..=12 {
-            assert!(Reason::from_u8(reason).is_some());
-        }
-        assert_eq!(Reason::from_u8(13), None);
-    }
-}
+mod tests;

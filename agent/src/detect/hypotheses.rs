@@ -22,6 +22,7 @@ pub(super) struct Hypotheses {
     /// a few of them, and then waits.
     pub(super) hammer: Test,
     /// An observation: ten minutes in which far more mail was handed to the local mail server than in the subject's past.
+    /// Five of them whatever the signs say: a first peak of half an hour, of a web application, is no finding.
     pub(super) local: Test,
     /// An observation: a program of one user that was not refused before, and goes where none of that user's has gone.
     pub(super) many_programs: Test,
@@ -37,7 +38,7 @@ impl Hypotheses {
             mail_server: test(0.5, 0.8, 0.5, 8),
             persistent: test(0.15, 0.7, 0.125, 5),
             hammer: test(0.2, 0.95, 0.125, 5),
-            local: test(0.05, 0.9, 0.125, 3),
+            local: test(0.05, 0.9, 0.125, 5),
             many_programs: test(0.03, 0.8, 0.125, 5),
         }
     }

@@ -31,6 +31,9 @@ const DAY: i64 = 86_400_000_000;
 /// What signs may add or take away together, in nats. They are taken for independent, which they are not quite; the bound
 /// keeps them from deciding alone.
 const PRIOR: f64 = 5.0;
+/// What they may take away together in the fan-out test of a script of root's: just less than three first contacts
+/// (3.3 nats each). What only looks like such a script is found three destinations later, and is found.
+const EXCUSED: f64 = 9.8;
 /// From so many times as fast on, regular attempts are a hammer all the same: a daemon that reconnects every second is not.
 const REGULAR_HAMMER: u32 = 6;
 /// So many times its past is a break from it.
@@ -74,6 +77,10 @@ impl<'a> Judge<'a> {
         }
         subject.attempts = subject.attempts.saturating_add(1);
         subject.signs |= self.observation.signs.0;
+        // What speaks for a subject holds only while every attempt shows it.
+        if !self.observation.signs.has(Signs::ROOT_SCRIPT) {
+            subject.signs &= !Signs::ROOT_SCRIPT.0;
+        }
     }
 
     /// Mail handed to the local mail server, against the subject's own past.
@@ -102,7 +109,7 @@ impl<'a> Judge<'a> {
         path.buckets.count = path.buckets.count.saturating_add(1);
         let first_over = path.buckets.count == limit(path.peak) as u32 + 1;
         if first_over && !found {
-            let (day, prior) = (self.day(), self.prior(subject));
+            let (day, prior) = (self.day(), self.prior(subject, Kind::LocalPath));
             if subject.path.buckets.walk.observe(test, true, day, prior) {
                 self.find(subject, Kind::LocalPath, test);
                 subject.path.buckets.walk.begin_anew();
@@ -177,7 +184,7 @@ impl<'a> Judge<'a> {
         }
         let server = subject.signs & Signs::MAIL_SERVER.0 != 0;
         let test = if server { &self.hypotheses.mail_server } else { &self.hypotheses.fan_out };
-        let (day, prior) = (self.day(), self.prior(subject));
+        let (day, prior) = (self.day(), self.prior(subject, Kind::FanOut));
         if subject.fan_out.observe(test, against, day, prior) {
             self.find(subject, Kind::FanOut, test);
             subject.fan_out.begin_anew();
@@ -187,7 +194,7 @@ impl<'a> Judge<'a> {
     fn persistent(&mut self, subject: &mut Subject, new: bool) {
         let test = &self.hypotheses.persistent;
         let at = stretch(self.time, TEN_MINUTES);
-        let (day, prior) = (self.day(), self.prior(subject));
+        let (day, prior) = (self.day(), self.prior(subject, Kind::Persistent));
         let buckets = &mut subject.persistent;
         if at != buckets.at {
             let quiet = u64::from(at.saturating_sub(buckets.at)) - u64::from(buckets.count > 0);
@@ -211,7 +218,7 @@ impl<'a> Judge<'a> {
         let busy = 2 * self.settings.hammer_per_minute;
         // A timer, however fast, is a daemon that reconnects, unless it is faster than any of those.
         let enough = if subject.rhythm.is_regular() { busy.saturating_mul(REGULAR_HAMMER) } else { busy };
-        let (day, prior) = (self.day(), self.prior(subject));
+        let (day, prior) = (self.day(), self.prior(subject, Kind::Hammer));
         let buckets = &mut subject.hammer;
         if at != buckets.at {
             let quiet = u64::from(at.saturating_sub(buckets.at)) - u64::from(buckets.count == u32::MAX);
@@ -254,7 +261,7 @@ impl<'a> Judge<'a> {
             (Meeting::New | Meeting::Known, _) => return,
         };
         let test = &self.hypotheses.many_programs;
-        let prior = self.prior(subject);
+        let prior = self.prior(subject, Kind::ManyPrograms);
         if !owner.found && owner.walk.observe(test, against, self.day(), prior) {
             owner.found = true;
             let evidence = Evidence {
@@ -264,23 +271,25 @@ impl<'a> Judge<'a> {
                 destinations: owner.met.distinct,
                 programs: owner.programs.distinct,
                 first: at(owner.first),
-                ..self.evidence(&owner.walk, test, subject)
+                ..self.evidence(Kind::ManyPrograms, &owner.walk, test, subject)
             };
             self.add(SubjectId(owner.id), Kind::ManyPrograms, evidence);
             owner.walk.begin_anew();
         }
     }
 
-    /// What the signs say, in nats, all together within bounds.
-    fn prior(&self, subject: &Subject) -> f64 {
-        let mut left = subject.signs;
+    /// What the signs say to a test, in nats, all together within bounds.
+    fn prior(&self, subject: &Subject, kind: Kind) -> f64 {
+        let signs = counted(subject, kind);
+        let least = if signs.has(Signs::ROOT_SCRIPT) { EXCUSED } else { PRIOR };
+        let mut left = signs.0;
         let mut sum = 0.0;
         while left != 0 {
             let bit = left.trailing_zeros();
             left &= left - 1;
             sum += self.settings.weights.get(bit as usize).copied().unwrap_or(0.0);
         }
-        sum.clamp(-PRIOR, PRIOR)
+        sum.clamp(-least, PRIOR)
     }
 
     fn find(&mut self, subject: &mut Subject, kind: Kind, test: &Test) {
@@ -291,7 +300,7 @@ impl<'a> Judge<'a> {
             Kind::Hammer => &subject.hammer.walk,
             Kind::LocalPath => &subject.path.buckets.walk,
         };
-        let evidence = self.evidence(walk, test, subject);
+        let evidence = self.evidence(kind, walk, test, subject);
         self.add(SubjectId(subject.id), kind, evidence);
     }
 
@@ -301,15 +310,15 @@ impl<'a> Judge<'a> {
         self.findings.push(Finding { time, subject, kind, severity, evidence });
     }
 
-    fn evidence(&self, walk: &Walk, test: &Test, subject: &Subject) -> Evidence {
+    fn evidence(&self, kind: Kind, walk: &Walk, test: &Test, subject: &Subject) -> Evidence {
         let threshold = test.threshold(walk.tests);
         Evidence {
             walk: walk.score,
-            prior: self.prior(subject),
+            prior: self.prior(subject, kind),
             threshold,
             alpha: (-threshold).exp(),
             tests_today: u32::from(walk.tests),
-            signs: self.weighed(subject.signs),
+            signs: self.weighed(counted(subject, kind)),
             attempts: u64::from(subject.attempts),
             refused: u64::from(subject.refused),
             local: u64::from(subject.local),
@@ -322,14 +331,23 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn weighed(&self, signs: u32) -> Vec<Weighed> {
-        let signs = Signs(signs);
+    fn weighed(&self, signs: Signs) -> Vec<Weighed> {
         let shown = Signs::NAMES.iter().zip(self.settings.weights).filter(|((sign, _), _)| signs.has(*sign));
         shown.map(|((_, name), weight)| Weighed { sign: (*name).to_owned(), weight }).collect()
     }
 
     fn day(&self) -> u16 {
         u16::try_from(self.time / DAY).unwrap_or(0)
+    }
+}
+
+/// The signs that count in a test. That a script is root's excuses a report to a handful of domains: no hammer, no hours of
+/// new destinations, no flood for the local mail server.
+fn counted(subject: &Subject, kind: Kind) -> Signs {
+    let signs = Signs(subject.signs);
+    match kind {
+        Kind::FanOut => signs,
+        Kind::Hammer | Kind::Persistent | Kind::LocalPath | Kind::ManyPrograms => signs.without(Signs::ROOT_SCRIPT),
     }
 }
 

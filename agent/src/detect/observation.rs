@@ -78,9 +78,15 @@ impl Signs {
     pub const REGULAR: Self = Self(1 << 15);
     /// Found by the detector itself: retries at once, before any server could have answered.
     pub const IMMEDIATE_RETRIES: Self = Self(1 << 16);
+    /// The script that an interpreter of a package's runs is root's, in folders that only root may write to, and no web
+    /// server is behind it: as an administrator puts a cron job.
+    ///
+    /// That is what the command line says, and a process may write over that. So the sign counts in the fan-out test only,
+    /// which decides three destinations later for it and needs no more than that; it holds as long as every attempt shows it.
+    pub const ROOT_SCRIPT: Self = Self(1 << 17);
 
     /// Every sign, by its name in `[detect.weights]`.
-    pub const NAMES: [(Self, &'static str); 17] = [
+    pub const NAMES: [(Self, &'static str); 18] = [
         (Self::DELETED, "deleted"),
         (Self::IN_MEMORY, "in_memory"),
         (Self::TEMPORARY, "temporary_folder"),
@@ -98,6 +104,7 @@ impl Signs {
         (Self::MANY_EXECUTABLES, "many_executables"),
         (Self::REGULAR, "regular"),
         (Self::IMMEDIATE_RETRIES, "immediate_retries"),
+        (Self::ROOT_SCRIPT, "root_script"),
     ];
 
     /// Both together.
@@ -110,6 +117,12 @@ impl Signs {
     #[must_use]
     pub fn when(self, holds: bool) -> Self {
         if holds { self } else { Self(0) }
+    }
+
+    /// These, but not `other`.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     /// Whether all of `other` are among them.

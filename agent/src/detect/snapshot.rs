@@ -74,7 +74,33 @@ fn fill<T: Entry>(table: &mut Bounded<T>, entries: Vec<T>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Observation, Outcome, Signs, SubjectId};
     use super::*;
+
+    /// Signs are bits of a number of fixed width: one more of them changes no layout.
+    #[test]
+    fn a_state_from_before_a_sign_is_read_and_one_with_it_kept() {
+        let mut detector = Detector::new(Settings::default());
+        let seen = |signs| Observation {
+            time: 1_767_225_600_000_000,
+            subject: SubjectId(1),
+            owner: SubjectId::default(),
+            thread: 0,
+            address: [192, 0, 2, 25].into(),
+            domain: 0,
+            outcome: Outcome::Refused,
+            signs,
+        };
+        detector.observe(&seen(Signs::INTERPRETER));
+        let before = detector.save();
+        detector.observe(&seen(Signs::INTERPRETER.with(Signs::ROOT_SCRIPT)));
+        let after = detector.save();
+        for (state, signs) in [(before, Signs::INTERPRETER), (after, Signs::INTERPRETER.with(Signs::ROOT_SCRIPT))] {
+            let loaded = Detector::load(Settings::default(), &state).unwrap();
+            assert_eq!(loaded.subjects.in_order().map(|subject| subject.signs).collect::<Vec<_>>(), [signs.0]);
+            assert_eq!(loaded.save(), state);
+        }
+    }
 
     #[test]
     fn what_is_no_state_is_refused() {

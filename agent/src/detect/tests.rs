@@ -53,6 +53,74 @@ fn one_that_shows_itself_is_found_earlier_and_signs_alone_are_nothing() {
 }
 
 #[test]
+fn a_script_of_roots_is_excused_three_destinations_and_no_more() {
+    let signs = Signs::ROOT_SCRIPT.with(Signs::INTERPRETER);
+    let program = |n: u32, to| Observation { signs, ..attempt(i64::from(n) * SECOND, 1, to) };
+    // A report to seven domains, every hour.
+    assert_eq!(found(&mut detector(), (0..24 * 7).map(|n| program(n / 7 * 3600 + n % 7, n % 7))), []);
+    let mut detector = detector();
+    let findings: Vec<Finding> = (0..40).flat_map(|n| detector.observe(&program(n, n))).collect();
+    let [finding] = findings.as_slice() else { panic!("{findings:?}") };
+    let evidence = &finding.evidence;
+    assert_eq!((finding.kind, finding.severity, evidence.destinations), (Kind::FanOut, Severity::Critical, 8));
+    assert!((evidence.prior + 9.6).abs() < 1e-9, "{}", evidence.prior);
+    assert_eq!(evidence.signs.iter().map(|sign| sign.weight).collect::<Vec<_>>(), [0.2, -9.8]);
+}
+
+#[test]
+fn what_a_policy_takes_away_for_such_a_script_is_bounded_with_all_the_rest() {
+    let mut settings = Settings::default();
+    settings.weights.fill(-9.8);
+    let signs = Signs::ROOT_SCRIPT.with(Signs::PACKAGED).with(Signs::REGULAR);
+    let found_at = |signs| {
+        let bot = (0..40).map(move |n| Observation { signs, ..attempt(i64::from(n) * 1000 * SECOND, 1, n as u32) });
+        found(&mut Detector::new(settings.clone()), bot.take(16)).first().copied()
+    };
+    assert_eq!(found_at(signs), Some((8, Kind::FanOut)));
+    assert_eq!(found_at(Signs::PACKAGED), Some((6, Kind::FanOut)), "5 nats without it");
+}
+
+#[test]
+fn one_attempt_without_the_sign_ends_the_excuse() {
+    let bot = (0..40).map(|n| {
+        let signs = Signs::ROOT_SCRIPT.when(n != 5);
+        Observation { signs, ..attempt(i64::from(n) * SECOND, 1, n as u32) }
+    });
+    assert_eq!(found(&mut detector(), bot), [(6, Kind::FanOut)]);
+}
+
+#[test]
+fn a_script_of_roots_is_excused_nothing_in_the_other_tests() {
+    let run = |signs| {
+        let gaps = [300_i64, 700, 1900, 100, 900].into_iter().cycle();
+        let mut all = Vec::new();
+        let hammer = gaps.take(3000).scan(0, |time, gap| {
+            *time += gap * 1000;
+            Some(Observation { signs, ..attempt(*time, 1, 1) })
+        });
+        all.extend(found(&mut detector(), hammer));
+        let retries = (0_u32..800).map(|n| Observation { signs, ..attempt(i64::from(n) * MINUTE, 1, n / 4) });
+        all.extend(found(&mut detector(), retries).into_iter().filter(|(_, kind)| *kind == Kind::Persistent));
+        let local = (0_u32..9000).map(|n| Observation {
+            signs,
+            outcome: Outcome::Local,
+            ..attempt(i64::from(n) * SECOND, 1, 0)
+        });
+        all.extend(found(&mut detector(), local));
+        let programs = (0_u32..9).map(|n| Observation {
+            signs,
+            owner: SubjectId(5),
+            ..attempt(i64::from(n) * SECOND, 100 + u64::from(n), n)
+        });
+        all.extend(found(&mut detector(), programs));
+        all
+    };
+    let kinds: Vec<Kind> = run(Signs::ROOT_SCRIPT).into_iter().map(|(_, kind)| kind).collect();
+    assert_eq!(kinds, [Kind::Hammer, Kind::Persistent, Kind::LocalPath, Kind::ManyPrograms]);
+    assert_eq!(run(Signs::ROOT_SCRIPT), run(Signs::default()));
+}
+
+#[test]
 fn a_slow_bot_is_found_over_hours_all_the_same() {
     let bot = (0..6).map(|n| attempt(i64::from(n) * 50 * MINUTE, 1, n as u32));
     assert_eq!(found(&mut detector(), bot), [(5, Kind::FanOut)]);
@@ -148,6 +216,10 @@ fn local_mail_is_held_against_the_subjects_own_past() {
     assert_eq!(found(&mut detector, days), []);
     let evening = (0..2).flat_map(|ten| (0..150).map(move |n| mail(14 * 1440 + ten * 10, n * SECOND)));
     assert_eq!(found(&mut detector, evening), []);
+    // Half an hour of far more is a peak, whatever the signs.
+    let peak = (0..4).flat_map(|ten| (0..700).map(move |n| mail(15 * 1440 + ten * 10, n * SECOND / 2)));
+    let peak = peak.map(|one| Observation { signs: Signs::WEB_PARENT.with(Signs::TEMPORARY), ..one });
+    assert_eq!(found(&mut Detector::load(Settings::default(), &detector.save()).unwrap(), peak), []);
     let bot = (0..18).flat_map(|ten| (0..700).map(move |n| mail(16 * 1440 + ten * 10, n * SECOND / 2)));
     let found = found(&mut detector, bot);
     assert_eq!(found.iter().map(|(_, kind)| *kind).collect::<Vec<_>>(), [Kind::LocalPath]);

@@ -86,6 +86,22 @@ pub(crate) fn script(exe: &str, arguments: &[String], cwd: Option<&str>) -> Opti
     Some(cwd.map_or_else(|| first.clone(), |cwd| format!("{}/{first}", cwd.trim_end_matches('/'))))
 }
 
+/// Options of script interpreters that take no value and bring no program of their own, whichever interpreter it is.
+const HARMLESS: [&str; 6] = ["-w", "-T", "-wT", "-Tw", "-u", "-x"];
+
+/// Whether a command line names a script, and nothing else that could be what runs: `perl -I /usr/bin/x evil.pl`, `node
+/// -r /usr/bin/x evil.js` and `sh -s /usr/bin/x` do not. `cut` says that the end of the command line is missing.
+pub(crate) fn names_plainly(exe: &str, arguments: &[String], cwd: Option<&str>, cut: bool, script: &str) -> bool {
+    let Some(at) = arguments.iter().skip(1).position(|argument| !argument.starts_with('-')).map(|at| at + 1) else {
+        return false;
+    };
+    let mut options = arguments.iter().take(at).skip(1);
+    // The last of a line that is cut may be cut itself. What is escaped, or was no UTF-8, is not the name of the file.
+    let broken = cut && at + 1 == arguments.len() || script.contains(['\\', char::REPLACEMENT_CHARACTER]);
+    let same = self::script(exe, arguments, cwd).is_some_and(|named| named == script);
+    same && !broken && options.all(|option| HARMLESS.contains(&option.as_str()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +117,24 @@ mod tests {
         assert_eq!(found("/usr/bin/perl", "perl /opt/send.pl", None).as_deref(), Some("/opt/send.pl"));
         assert_eq!(found("/bin/bash", "bash -c echo", Some("/")), None);
         assert_eq!(found("/usr/sbin/exim4", "exim4 x", Some("/")), None);
+    }
+
+    #[test]
+    fn only_a_plain_command_line_says_what_script_runs() {
+        let plain =
+            |exe: &str, text: &str, cut, script: &str| names_plainly(exe, &arguments(text), Some("/srv"), cut, script);
+        let perl = "/usr/bin/perl";
+        assert!(plain(perl, "perl /opt/send.pl", false, "/opt/send.pl"));
+        assert!(plain(perl, "perl -wT send.pl to a", true, "/srv/send.pl"));
+        // Cut at the script's name; another script than the one that the process began with.
+        assert!(!plain(perl, "perl /opt/send.pl", true, "/opt/send.pl"));
+        assert!(!plain(perl, "perl /opt/other.pl", false, "/opt/send.pl"));
+        for other in ["-I /opt/send.pl evil.pl", "-Mx /opt/send.pl", "- /opt/send.pl", "-e 1 /opt/send.pl", "-w", ""] {
+            assert!(!plain(perl, &format!("perl {other}"), false, "/opt/send.pl"), "{other}");
+        }
+        assert!(!plain("/bin/sh", "sh -s /opt/send.sh", false, "/opt/send.sh"));
+        assert!(!plain("/usr/sbin/exim4", "exim4 /opt/send.pl", false, "/opt/send.pl"));
+        assert!(!plain(perl, "perl /opt/a\\u{1b}.pl", false, "/opt/a\\u{1b}.pl"));
     }
 
     #[test]

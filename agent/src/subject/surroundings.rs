@@ -1,5 +1,5 @@
-//! What the live host adds to an attempt: where the executable lies and who has put it there, the login session, the mail
-//! server that might have been used.
+//! What the live host adds to an attempt: where the executable and its script lie and who may have put them there, the
+//! login session, the mail server that might have been used.
 //!
 //! The event path asks here and does not wait for disk or network: what lies on a file system that may not answer is looked
 //! at on a thread, and the path waits for it no longer than [`PATIENCE`], and only where that thread has nothing else to do.
@@ -17,7 +17,7 @@ use procfs::process::Process;
 
 use super::package::{Owner, Packages};
 use super::tree::forebear_executables;
-use super::writable::{temporary, world_writable};
+use super::writable::{file_below, only_root_writes, temporary, world_writable};
 use super::{LocalMta, session};
 
 /// How long the event path waits for what is to be known of an executable that is new to it.
@@ -40,6 +40,8 @@ pub struct About<'a> {
     pub exe: Option<&'a str>,
     /// The executable's device and inode number, as the kernel numbers them.
     pub exe_id: (u32, u64),
+    /// The script, as the process's mount namespace has it, where it is to be looked at.
+    pub script: Option<&'a str>,
     /// The number of the login session whose cgroup the process is in.
     pub session: Option<&'a str>,
     /// The user that logged in.
@@ -57,6 +59,9 @@ pub struct Facts {
     pub exe_world_writable: Option<bool>,
     /// Whether the executable lies in a temporary folder.
     pub exe_temporary: bool,
+    /// Whether the script that was asked about is root's, and nobody else may write to it or to a folder on the way. Known
+    /// only where it and the executable are files of this host's own, not a container's.
+    pub script_of_root: Option<bool>,
     /// Whether the login session that the process was started in is over.
     pub session_gone: Option<bool>,
     /// Whether a mail server listens on the loopback of the process's network namespace; known for the agent's own.
@@ -71,6 +76,7 @@ impl Default for Facts {
             package: Owner::Unknown,
             exe_world_writable: None,
             exe_temporary: false,
+            script_of_root: None,
             session_gone: None,
             mta_listens: None,
             forebears: Vec::new(),
@@ -78,8 +84,8 @@ impl Default for Facts {
     }
 }
 
-/// An executable: as the kernel numbers it, and by which path.
-type ExeKey = (u32, u64, String);
+/// An executable: as the kernel numbers it, by which path, and with which script.
+type ExeKey = (u32, u64, String, Option<String>);
 
 /// What is known of an executable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +93,24 @@ struct ExeFacts {
     /// The path leads to the same file on this host's root file system.
     of_host: bool,
     world_writable: Option<bool>,
+    script_of_root: Option<bool>,
+}
+
+/// What is known of a process.
+#[derive(Debug)]
+struct Known {
+    when: Instant,
+    /// What it ran then: it may have executed another program since, or another script.
+    exe_id: (u32, u64),
+    script: Option<String>,
+    facts: Facts,
+}
+
+impl Known {
+    /// Whether it is still to be believed of the process that is asked about.
+    fn holds(&self, about: &About<'_>) -> bool {
+        self.when.elapsed() < FRESH && self.exe_id == about.exe_id && self.script.as_deref() == about.script
+    }
 }
 
 struct Question {
@@ -105,7 +129,7 @@ pub struct Surroundings {
     packages: Packages,
     local_mta: LocalMta,
     netns: Option<u32>,
-    processes: HashMap<(u32, u64), (Instant, Facts)>,
+    processes: HashMap<(u32, u64), Known>,
     exes: HashMap<ExeKey, (Instant, ExeFacts)>,
     asked: BTreeSet<ExeKey>,
     thread: Option<(SyncSender<Question>, Receiver<Answer>)>,
@@ -140,18 +164,19 @@ impl Surroundings {
             return Facts::default();
         }
         let key = (about.pid, about.start);
-        let known = self.processes.get(&key).filter(|(when, _)| when.elapsed() < FRESH).map(|(_, facts)| facts.clone());
-        let (is_new, mut facts) = known.map_or_else(|| (true, self.begin(about)), |facts| (false, facts));
-        let before = (facts.package.clone(), facts.exe_world_writable);
-        if facts.package == Owner::Unknown || facts.exe_world_writable.is_none() {
+        let known = self.processes.get(&key).filter(|known| known.holds(about));
+        let (when, before) = (known.map(|known| known.when), known.map(|known| known.facts.clone()));
+        let mut facts = before.clone().unwrap_or_else(|| self.begin(about));
+        let of_script = about.script.is_some() && facts.script_of_root.is_none();
+        if facts.package == Owner::Unknown || facts.exe_world_writable.is_none() || of_script {
             self.executable(about, &mut facts);
         }
-        if is_new || before != (facts.package.clone(), facts.exe_world_writable) {
+        if before.as_ref() != Some(&facts) {
             if self.processes.len() >= MOST {
                 self.processes.clear();
             }
-            let when = self.processes.get(&key).filter(|_| !is_new).map_or_else(Instant::now, |(when, _)| *when);
-            self.processes.insert(key, (when, facts.clone()));
+            let (when, script) = (when.unwrap_or_else(Instant::now), about.script.map(str::to_owned));
+            self.processes.insert(key, Known { when, exe_id: about.exe_id, script, facts: facts.clone() });
         }
         facts
     }
@@ -171,7 +196,7 @@ impl Surroundings {
     /// What is known of the executable, as far as it is by now.
     fn executable(&mut self, about: &About<'_>, facts: &mut Facts) {
         let Some(path) = about.exe.filter(|path| path.starts_with('/')) else { return };
-        let key = (about.exe_id.0, about.exe_id.1, path.to_owned());
+        let key = (about.exe_id.0, about.exe_id.1, path.to_owned(), about.script.map(str::to_owned));
         self.take();
         let fresh = |exes: &HashMap<ExeKey, (Instant, ExeFacts)>| {
             exes.get(&key).filter(|(when, _)| when.elapsed() < FRESH).map(|(_, exe)| *exe)
@@ -184,6 +209,7 @@ impl Surroundings {
         facts.exe_world_writable = exe.world_writable;
         if exe.of_host {
             facts.package = self.packages.owner(path);
+            facts.script_of_root = exe.script_of_root;
         }
     }
 
@@ -243,7 +269,7 @@ fn start(root: PathBuf) -> Option<(SyncSender<Question>, Receiver<Answer>)> {
     }
 }
 
-/// Looks at the executable of a process; `None` when that has ended.
+/// Looks at the executable of a process, and at its script; `None` when the process has ended.
 fn look(root: &Path, question: &Question) -> Option<ExeFacts> {
     let (pid, path) = (question.pid, &question.key.2);
     let process = PathBuf::from(format!("/proc/{pid}"));
@@ -251,147 +277,18 @@ fn look(root: &Path, question: &Question) -> Option<ExeFacts> {
     let host = fs::symlink_metadata(root.join(path.trim_start_matches('/'))).ok();
     let of_host = host.is_some_and(|host| (host.dev(), host.ino()) == (file.dev(), file.ino()));
     let world_writable = world_writable(&process.join("root"), path);
+    let script_of_root = question.key.3.as_deref().and_then(|script| of_root(root, &process.join("root"), script));
     // Last: had the number changed hands before, the start would be another.
     let stat = Process::new(i32::try_from(pid).ok()?).ok()?.stat().ok()?;
-    (stat.starttime == question.start / TICK).then_some(ExeFacts { of_host, world_writable })
+    (stat.starttime == question.start / TICK).then_some(ExeFacts { of_host, world_writable, script_of_root })
+}
+
+/// Whether a script is root's alone; `None` where the process, whose root is `its_root`, does not see this host's file under
+/// that name.
+fn of_root(root: &Path, its_root: &Path, script: &str) -> Option<bool> {
+    let its_file = file_below(its_root, script)?;
+    (file_below(root, script)? == its_file).then(|| only_root_writes(root, script)).flatten()
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-    use std::process::{Child, Command};
-
-    use super::*;
-
-    /// A process and what an event would tell of it.
-    struct Run {
-        child: Child,
-        exe: String,
-        start: u64,
-        id: (u32, u64),
-    }
-
-    impl Run {
-        fn new(exe: &Path) -> Self {
-            let child = Command::new(exe).arg("60").spawn().unwrap();
-            let exe = fs::canonicalize(exe).unwrap();
-            let meta = fs::metadata(&exe).unwrap();
-            let start = Process::new(child.id() as i32).unwrap().stat().unwrap().starttime * TICK;
-            let exe = exe.to_str().unwrap().to_owned();
-            Self { child, exe, start, id: (meta.dev() as u32, meta.ino()) }
-        }
-
-        fn about(&self) -> About<'_> {
-            let netns = fs::metadata("/proc/self/ns/net").unwrap().ino() as u32;
-            let (pid, start, exe) = (self.child.id(), self.start, Some(self.exe.as_str()));
-            About { pid, start, exe, exe_id: self.id, session: None, login_uid: None, netns }
-        }
-    }
-
-    impl Drop for Run {
-        fn drop(&mut self) {
-            self.child.kill().unwrap_or_default();
-            self.child.wait().map(drop).unwrap_or_default();
-        }
-    }
-
-    /// The surroundings, once the package is known or two seconds have gone by.
-    fn settled(surroundings: &mut Surroundings, about: &About<'_>) -> Facts {
-        let begun = Instant::now();
-        loop {
-            let facts = surroundings.of(about);
-            if facts.package != Owner::Unknown || begun.elapsed() > Duration::from_secs(2) {
-                return facts;
-            }
-            thread::sleep(Duration::from_millis(2));
-        }
-    }
-
-    fn bot(folder: &Path) -> PathBuf {
-        let bot = folder.join("bot");
-        fs::copy(fs::canonicalize("/bin/sleep").unwrap(), &bot).unwrap();
-        bot
-    }
-
-    #[test]
-    fn a_packaged_program_and_one_in_a_temporary_folder_are_told_apart() {
-        if !Path::new("/var/lib/dpkg/info/coreutils.list").exists() {
-            return;
-        }
-        let mut surroundings = Surroundings::default();
-        let sleep = Run::new(Path::new("/bin/sleep"));
-        let facts = settled(&mut surroundings, &sleep.about());
-        assert_eq!(facts.package, Owner::Package("coreutils".to_owned()));
-        assert_eq!((facts.exe_world_writable, facts.exe_temporary), (Some(false), false));
-        assert_eq!(facts.forebears[0].0, std::process::id());
-        assert!(facts.mta_listens.is_some());
-
-        let folder = tempfile::tempdir_in("/tmp").unwrap();
-        let bot = Run::new(&bot(folder.path()));
-        let facts = surroundings.of(&bot.about());
-        assert_eq!(facts.package, Owner::NoPackage);
-        assert_eq!((facts.exe_world_writable, facts.exe_temporary), (Some(true), true));
-    }
-
-    #[test]
-    fn a_file_that_is_not_the_hosts_has_no_owner_here() {
-        let root = tempfile::tempdir().unwrap();
-        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let program = bot(root.path());
-        let lists = root.path().join("var/lib/dpkg/info");
-        fs::create_dir_all(&lists).unwrap();
-        fs::write(root.path().join("var/lib/dpkg/status"), "").unwrap();
-        fs::write(lists.join("mailer.list"), format!("{}\n", program.display())).unwrap();
-        // The database knows the path, and the file there is not the one that runs: a container's.
-        let there = root.path().join(program.strip_prefix("/").unwrap());
-        fs::create_dir_all(there.parent().unwrap()).unwrap();
-        fs::write(&there, "other").unwrap();
-        let mut surroundings = Surroundings::new(root.path());
-        let run = Run::new(&program);
-        assert_eq!(settled(&mut surroundings, &run.about()).package, Owner::Unknown);
-        // Now it is the same file.
-        fs::remove_file(&there).unwrap();
-        fs::hard_link(&program, &there).unwrap();
-        let mut surroundings = Surroundings::new(root.path());
-        assert_eq!(settled(&mut surroundings, &run.about()).package, Owner::Package("mailer".to_owned()));
-        let elsewhere = About { netns: 1, ..run.about() };
-        assert_eq!(Surroundings::new(root.path()).of(&elsewhere).mta_listens, None);
-    }
-
-    #[test]
-    fn another_process_with_the_number_tells_nothing() {
-        let run = Run::new(Path::new("/bin/sleep"));
-        let mut surroundings = Surroundings::default();
-        let reused = About { start: run.start + TICK, ..run.about() };
-        thread::sleep(Duration::from_millis(5));
-        let facts = surroundings.of(&reused);
-        assert_eq!((facts.exe_world_writable, facts.forebears.len()), (None, 0));
-        assert_eq!(surroundings.of(&About { pid: 0, ..run.about() }), Facts::default());
-    }
-
-    #[test]
-    fn a_flood_costs_little_and_memory_is_bounded() {
-        let run = Run::new(Path::new("/bin/sleep"));
-        let mut surroundings = Surroundings::default();
-        settled(&mut surroundings, &run.about());
-        let begun = Instant::now();
-        for _ in 0..10_000 {
-            surroundings.of(&run.about());
-        }
-        println!("{:?} each, of one process", begun.elapsed() / 10_000);
-        // Ever new processes of one executable: each is asked about once.
-        let begun = Instant::now();
-        let most = 3 * MOST as u64;
-        for number in 0..most {
-            surroundings.processes.remove(&(run.child.id(), run.start));
-            surroundings.of(&run.about());
-            let facts = Facts::default();
-            surroundings.processes.insert((1, number), (Instant::now(), facts));
-        }
-        let each = begun.elapsed() / most as u32;
-        println!("{each:?} each, of a new process");
-        assert!(surroundings.processes.len() <= MOST + 1);
-        // A debug build beside other tests; a release build takes a fifth of that.
-        assert!(each < Duration::from_millis(1), "{each:?}");
-    }
-}
+mod tests;

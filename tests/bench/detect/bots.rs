@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use portreeve::attempt::Attempt;
 
-use super::actor::{Actor, DAY, HOUR, MINUTE};
+use super::actor::{Actor, DAY, HOUR, MINUTE, packaged};
+use super::benign::{handed_over, local};
 use super::world::Domain;
 
 /// The most attempts of one bot: whatever has not been found by then is not found by more of the same.
@@ -195,6 +196,46 @@ pub(crate) fn retrying(bot: &mut Actor<'_>) {
             let thread = bot.pid();
             bot.connect(at + f64::from(time) * 5.0 * MINUTE, program, thread, address, Some(domain));
         }
+    }
+}
+
+/// A host whose root is taken: the bot lies where an administrator's scripts do and is root's, or writes such a name over its
+/// command line, and goes straight to the mail exchangers. Rates as of the dictionary spammer's slower half (assumed).
+pub(crate) fn rooted(bot: &mut Actor<'_>) {
+    let attempt = bot.program("/usr/bin/perl", "cron.service", &["sh", "cron"]);
+    let script = Some("/usr/local/bin/report.pl".to_owned());
+    let attempt = Attempt { script, script_of_root: true, ..attempt };
+    let program = bot.run(packaged(attempt, "perl-base"));
+    let gap = HOUR / bot.magnitude(60.0, 2000.0);
+    let mut at = start(bot);
+    let end = at + HOUR;
+    while at < end && bot.trace.len() < MOST {
+        victim(bot, &mut at, program, gap);
+    }
+}
+
+/// A bot that finds port 25 shut and hands its mail to this host's own mail server, in the name of an application that has
+/// used it before: a script in an upload folder that calls `mail()` as the shop beside it does. 500 to 10,000 mails an hour
+/// for four hours, after a week with up to ten an hour, or without a past (all assumed; slower bots beside a busier shop are
+/// not told from it). Times count from the first mail of that week.
+pub(crate) fn local_path(bot: &mut Actor<'_>) {
+    let attempt = bot.program("/usr/bin/php8.2", "php8.2-fpm.service", &["sh", "php-fpm8.2"]);
+    let script = Some("/var/www/html/cron.php".to_owned());
+    let program = bot.run(handed_over(packaged(Attempt { script, ..attempt }, "php8.2-cli")));
+    let past = if bot.chance(0.5) { bot.magnitude(0.2, 10.0) } else { 0.0 };
+    let days = 7.0 * DAY;
+    let mut at = if past > 0.0 { bot.wait(HOUR / past) } else { days };
+    while at < days {
+        local(bot, at, program);
+        at += bot.wait(HOUR / past);
+    }
+    let gap = HOUR / bot.magnitude(500.0, 10_000.0);
+    let mut at = days + start(bot);
+    let end = at + 4.0 * HOUR;
+    let most = bot.trace.len() + 4 * MOST;
+    while at < end && bot.trace.len() < most {
+        local(bot, at, program);
+        at += bot.wait(gap);
     }
 }
 

@@ -11,6 +11,8 @@ pub(crate) enum Sort {
     FansOut,
     /// A bot that does not.
     Hammers,
+    /// A bot that goes from one destination to the next, and is allowed more of them by what it looks like.
+    Disguised,
     /// Means no harm.
     Benign,
     /// Means no harm, looks like a bot, and is not counted.
@@ -21,7 +23,7 @@ impl Sort {
     /// Whether it should be found.
     pub(crate) fn is_bot(self) -> bool {
         match self {
-            Self::FansOut | Self::Hammers => true,
+            Self::FansOut | Self::Hammers | Self::Disguised => true,
             Self::Benign | Self::Uncounted => false,
         }
     }
@@ -42,7 +44,7 @@ pub(crate) struct Model {
 }
 
 /// All of them.
-pub(crate) const MODELS: [Model; 18] = [
+pub(crate) const MODELS: [Model; 21] = [
     bot("dictionary spammer", Sort::FansOut, 25, bots::dictionary),
     bot("Neris-like", Sort::FansOut, 25, bots::neris),
     bot("Emotet-like", Sort::FansOut, 587, bots::emotet),
@@ -51,6 +53,8 @@ pub(crate) const MODELS: [Model; 18] = [
     bot("forking web-shell mailer", Sort::FansOut, 25, bots::forking),
     bot("TRW-evading interleaver", Sort::FansOut, 25, bots::interleaver),
     bot("interleaver that retries", Sort::FansOut, 25, bots::retrying),
+    bot("bot as a script of root's", Sort::Disguised, 25, bots::rooted),
+    bot("local path", Sort::Hammers, 25, bots::local_path),
     means_well("PHPMailer to a smart host", 200, benign::phpmailer),
     means_well("cron mail by direct MX", 200, benign::cron),
     means_well("monitoring probe", 60, benign::monitoring),
@@ -60,6 +64,7 @@ pub(crate) const MODELS: [Model; 18] = [
     means_well("resolver failover", 200, benign::failover),
     means_well("allowed scanner", 100, benign::scanner),
     means_well("broken daemon", 100, benign::broken_daemon),
+    means_well("application with a local server", 100, benign::local_application),
     Model { name: "administrator by hand", sort: Sort::Uncounted, subjects: 200, port: 25, act: benign::administrator },
 ];
 

@@ -69,6 +69,8 @@ fn bots_that_fan_out_meet_many_and_the_others_few() {
         ("migration to a new smart host", 4),
         ("resolver failover", 12),
         ("broken daemon", 1),
+        ("local path", 1),
+        ("application with a local server", 1),
     ];
     for (name, most) in most {
         assert!(some(&world, name).iter().all(|actor| (1..=most).contains(&met(actor))), "{name}");
@@ -110,6 +112,13 @@ fn signs_are_those_of_the_models() {
     assert!(signs("forking web-shell mailer").has(Signs::WEB_PARENT));
     assert!(signs("unsanctioned MTA in a container").has(Signs::MAIL_SERVER));
     assert!(signs("monitoring probe").has(Signs::PACKAGED));
+    let with_sign: Vec<&str> =
+        MODELS.iter().map(|model| model.name).filter(|name| signs(name).has(Signs::ROOT_SCRIPT)).collect();
+    assert_eq!(with_sign, ["bot as a script of root's", "cron mail by direct MX"]);
+    for name in ["local path", "application with a local server"] {
+        let actors = some(&world, name);
+        assert!(actors.iter().flat_map(|actor| &actor.trace).all(|one| one.outcome == Outcome::Local), "{name}");
+    }
     let scans = some(&world, "allowed scanner");
     assert!(scans.iter().flat_map(|actor| &actor.trace).all(|observation| observation.outcome == Outcome::Allowed));
 }

@@ -164,6 +164,36 @@ fn each_sign_comes_from_its_own_trace() {
 }
 
 #[test]
+fn a_script_of_roots_counts_only_where_nothing_speaks_against_it() {
+    let perl = || Attempt {
+        exe: Some("/usr/bin/perl".into()),
+        script: Some("/usr/local/bin/report.pl".into()),
+        script_of_root: true,
+        package: Some("perl-base".into()),
+        package_known: true,
+        ..attempt()
+    };
+    assert_eq!(perl().signs(), Signs::ROOT_SCRIPT.with(Signs::INTERPRETER));
+    for (at, attempt) in [
+        Attempt { script_of_root: false, ..perl() },
+        Attempt { script: None, ..perl() },
+        Attempt { exe: Some("/usr/sbin/sender".into()), ..perl() },
+        Attempt { package: None, ..perl() },
+        Attempt { exe_deleted: true, ..perl() },
+        Attempt { exe_in_memory: true, ..perl() },
+        Attempt { taint: vec!["ld_preload".into()], ..perl() },
+        Attempt { container: below(&format!("/system.slice/docker-{}.scope", "a1".repeat(32))).container, ..perl() },
+        Attempt { parents: vec![parent("sh", None), parent("apache2", None)], ..perl() },
+        Attempt { pid: 0, ..perl() },
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert!(!attempt.signs().has(Signs::ROOT_SCRIPT), "row {at}");
+    }
+}
+
+#[test]
 fn an_observation_carries_time_thread_destination_and_domain() {
     let seen = Attempt {
         time: "2026-11-24T10:00:00.000001Z".parse().unwrap(),
@@ -190,8 +220,16 @@ fn numbers_are_written_as_everybody_writes_them() {
 fn a_record_from_before_these_fields_is_read() {
     let json = serde_json::to_value(attempt()).unwrap();
     let serde_json::Value::Object(mut old) = json else { panic!("no object") };
-    for key in ["package", "package_known", "exe_world_writable", "session_gone", "mta_unused", "mx_lookups", "domain"]
-    {
+    for key in [
+        "package",
+        "package_known",
+        "exe_world_writable",
+        "script_of_root",
+        "session_gone",
+        "mta_unused",
+        "mx_lookups",
+        "domain",
+    ] {
         assert!(old.remove(key).is_some(), "{key}");
     }
     assert_eq!(serde_json::from_value::<Attempt>(old.into()).unwrap(), attempt());

@@ -32,8 +32,9 @@ pub(super) const WEIGHT_KEYS: [&str; Signs::NAMES.len()] = {
 };
 /// The most subjects that can be asked for: half a gigabyte.
 const MOST_SUBJECTS: u64 = 1 << 20;
-/// No sign may weigh more, in nats: it would decide alone.
+/// No sign may weigh more, in nats: it would decide alone. Nor may one take away more than three first contacts.
 const MOST_WEIGHT: f64 = 5.0;
+const LEAST_WEIGHT: f64 = -9.8;
 
 type Value<'i> = Spanned<DeValue<'i>>;
 
@@ -84,8 +85,8 @@ fn weights(reader: &mut Reader<'_>, name: &str, value: &Value<'_>, settings: &mu
         let sign = key.get_ref().as_ref();
         match WEIGHT_KEYS.iter().position(|known| *known == sign) {
             Some(place) => {
-                let mend = "write a number from -5 to 5: what the sign adds to the logarithm of the odds";
-                if let Some(weight) = reader.fraction(sign, value, -MOST_WEIGHT..=MOST_WEIGHT, mend) {
+                let mend = "write a number from -9.8 to 5: what the sign adds to the logarithm of the odds";
+                if let Some(weight) = reader.fraction(sign, value, LEAST_WEIGHT..=MOST_WEIGHT, mend) {
                     settings.weights[place] = weight;
                 }
             }
@@ -175,7 +176,7 @@ mod tests {
             ("quiet = \"1s\"", "2:9 \"quiet\" is 1s, not from 60s to 604800s"),
             ("expected = [\"lan\"]", "2:13 \"lan\" is no network"),
             ("weights = { deletd = 1 }", "2:13 unknown key \"deletd\" in [detect.weights]: did you mean \"deleted\"?"),
-            ("weights = { deleted = 9 }", "2:23 \"deleted\" is 9, not from -5 to 5"),
+            ("weights = { deleted = 9 }", "2:23 \"deleted\" is 9, not from -9.8 to 5"),
             ("site = 1", "2:8 \"site\" must be a list of tables"),
             ("[[detect.site]]\nname = \"x\"", "a site needs a name and its networks"),
         ] {

@@ -5,6 +5,7 @@ mod book;
 mod filter;
 mod model;
 mod narrowest;
+mod reporter;
 pub mod response;
 mod settings;
 mod sink;
@@ -20,6 +21,7 @@ pub use book::{Book, ChangeError, Left, MOST, PORTREEVE, Save};
 pub use filter::Filter;
 pub use model::{Alert, CHANGES, Change, DESTINATIONS, Destination, FINDINGS, Occasion, Resolution, State, Who};
 pub use narrowest::{Narrowest, NoRule, Wishes, narrowest};
+pub use reporter::{Incomplete, ReporterSettings, is_domain, is_mail_address};
 pub use settings::{
     CERTIFICATES, JOURNAL, SYSLOG, Settings, SinkKind, SinkSettings, SyslogFormat, SyslogTo, Template, Webhook,
     is_loopback,

@@ -17,6 +17,8 @@ use lines::Lines;
 
 /// How many lines that could not be read are named.
 const NAMED: usize = 5;
+/// How much is told of what is wrong with one, in characters: it may repeat a line as long as a line may be.
+const FAULT: usize = 200;
 
 /// How a trace is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,6 +217,9 @@ impl<R: BufRead> Trace<R> {
     fn unreadable(&mut self, fault: &str) {
         self.tally.unreadable += 1;
         if self.tally.faults.len() < NAMED {
+            // Whoever made the file must not write to the terminal of whoever reads it.
+            let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+            let fault: String = fault.chars().take(FAULT).map(shown).collect();
             self.tally.faults.push(format!("{}:{}: {fault}", self.name, self.tally.lines));
         }
     }

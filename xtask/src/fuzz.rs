@@ -1,8 +1,11 @@
 //! `cargo xtask fuzz`.
 
+mod finding;
+
 use std::{
     collections::BTreeSet,
     env, fs,
+    io::BufReader,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -15,6 +18,7 @@ use crate::{
     exec::{headline, line, target_dir, workspace},
     setup,
 };
+use finding::{Said, describe};
 
 /// Feeds the parsers with whatever makes them go where they have not been.
 #[derive(clap::Args)]
@@ -47,6 +51,8 @@ pub(crate) enum Target {
     Policy,
     /// The kernel's events, to the record and its JSON.
     Event,
+    /// The readers of traces, and the detector on what they make of them.
+    Trace,
 }
 
 /// No input takes longer than some milliseconds.
@@ -62,6 +68,7 @@ impl Target {
             Self::Packet => "packet",
             Self::Policy => "policy",
             Self::Event => "event",
+            Self::Trace => "trace",
         }
     }
 
@@ -71,6 +78,7 @@ impl Target {
             Self::Packet => &["tests/fuzz/seeds/packet"],
             Self::Policy => &["config"],
             Self::Event => &[],
+            Self::Trace => &["tests/fuzz/seeds/trace"],
         }
     }
 }
@@ -79,7 +87,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     setup::ensure(&[setup::Group::Fuzz], args.setup)?;
     let targets = args.target.as_ref().map_or(Target::value_variants(), std::slice::from_ref);
     let sanitizer = sanitizer()?;
-    let mut failed = Vec::new();
+    let (mut failed, mut findings) = (Vec::new(), Vec::new());
     for target in targets {
         let before = kept(*target)?;
         let mut command = match &args.input {
@@ -91,20 +99,32 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             }
         };
         headline(&line(&command));
-        let status = command.status().with_context(|| format!("cannot start {}", line(&command)))?;
+        let (said, good) = listen(&mut command)?;
         for path in kept(*target)?.difference(&before) {
-            println!("kept: {}", path.display());
-            println!("run it again: cargo xtask fuzz {} --input {}", target.name(), path.display());
+            findings.push(describe(target.name(), path, workspace(), &said)?);
         }
-        if !status.success() {
+        if !good {
             failed.push(target.name());
         }
+    }
+    for finding in &findings {
+        println!("{finding}");
     }
     if !failed.is_empty() {
         bail!("fuzzing found something, or did not start: {}", failed.join(", "));
     }
     println!("nothing was found");
     Ok(())
+}
+
+/// Runs a target, and tells what it said and whether it ended well.
+fn listen(command: &mut Command) -> Result<(Said, bool)> {
+    let name = line(command);
+    let mut child = command.stderr(Stdio::piped()).spawn().with_context(|| format!("cannot start {name}"))?;
+    let output = child.stderr.take().with_context(|| format!("cannot listen to {name}"))?;
+    let said = Said::listen(BufReader::new(output), |line| eprintln!("{line}")).context("cannot read what it says")?;
+    let status = child.wait().context("cannot wait for it")?;
+    Ok((said, status.success()))
 }
 
 /// Where the inputs are that led to new places, below the workspace.
@@ -118,7 +138,7 @@ fn search(target: Target, sanitizer: &str, seconds: u64) -> Result<Command> {
     command.arg(corpus(target)).args(target.seeds()).arg("--");
     command.arg(format!("-max_total_time={seconds}"));
     command.arg(format!("-timeout={}", TIMEOUT.as_secs()));
-    command.args([format!("-max_len={LARGEST}"), "-print_final_stats=1".to_owned()]);
+    command.arg(format!("-max_len={LARGEST}"));
     let dictionary = format!("{FOLDER}/{}.dict", target.name());
     if workspace().join(&dictionary).is_file() {
         command.arg(format!("-dict={dictionary}"));

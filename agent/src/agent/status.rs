@@ -74,6 +74,10 @@ pub struct PolicyStatus {
     pub mode_by_command: bool,
     /// It is the copy of the last good one, because the file does not check.
     pub last_good: bool,
+    /// The sub-tree of the cgroup2 hierarchy that is guarded: the policy's, or that of `run --cgroup`. Empty from an agent
+    /// that does not say.
+    #[serde(default)]
+    pub cgroup: String,
     /// The guarded ports.
     pub ports: Vec<u16>,
     /// The errno of a refused connect().
@@ -168,6 +172,7 @@ impl Agent {
             mode: if self.observes() { "observe" } else { "enforce" }.to_owned(),
             mode_by_command: self.mode_override.is_some(),
             last_good: self.in_force.last_good,
+            cgroup: self.in_force.policy.guard.cgroup.clone(),
             ports: compiled.guarded_ports(),
             refuse_with: nix::errno::Errno::from_raw(compiled.header.refuse_errno as i32).to_string(),
             rules: self.in_force.resolved.describe(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lettre::message::Mailbox;
 
-use super::Occasion;
+use super::{Occasion, ReporterSettings};
 use crate::detect::Severity;
 
 /// Where journald listens (systemd.io/JOURNAL_NATIVE_PROTOCOL).
@@ -27,6 +27,8 @@ pub struct Settings {
     pub flood: usize,
     /// The time within which they are counted.
     pub flood_window: Duration,
+    /// Who reports an alert to others.
+    pub reporter: ReporterSettings,
     /// Who is told.
     pub sinks: Vec<SinkSettings>,
 }
@@ -38,6 +40,7 @@ impl Default for Settings {
             keep_bytes: 64 << 20,
             flood: 10,
             flood_window: Duration::from_secs(10),
+            reporter: ReporterSettings::default(),
             sinks: Vec::new(),
         }
     }

@@ -2,6 +2,7 @@
 
 mod list;
 mod paint;
+mod report;
 mod show;
 
 use std::path::PathBuf;
@@ -50,6 +51,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    Report(report::Args),
     /// Say that you are looking at an alert
     #[command(after_help = "Example: portreeve alerts ack 17 --note 'asked the web team'")]
     Ack {
@@ -178,6 +180,7 @@ pub(super) fn run(args: &Args, instance: &Instance) -> Outcome {
     match &args.command {
         None => list::run(&filter(&args.list), args.list.follow, args.list.json, instance),
         Some(Command::Show { id, json }) => show::run(*id, *json, instance),
+        Some(Command::Report(args)) => report::run(args, instance),
         Some(Command::Ack { id, note }) => change(instance, &Request::AckAlert { id: *id, note: note.clone() }),
         Some(Command::Resolve { id, resolution, note }) => {
             let request = Request::ResolveAlert { id: *id, resolution: resolution.0, note: note.clone() };

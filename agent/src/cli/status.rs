@@ -67,9 +67,13 @@ fn text(status: &Status) -> String {
         (_, true) => "enforce, by command",
         (_, false) => "enforce",
     };
+    let below = match policy.cgroup.as_str() {
+        "" | "/" => String::new(),
+        cgroup => format!("; only below {cgroup}"),
+    };
     let mut lines = vec![
         format!("{:<12}{} (agent {}, pid {})", "state", status.state, status.version, status.pid),
-        format!("{:<12}{mode}; TCP {}; refused with {}", "guard", ports.join(", "), policy.refuse_with),
+        format!("{:<12}{mode}; TCP {}; refused with {}{below}", "guard", ports.join(", "), policy.refuse_with),
     ];
     for hook in &status.hooks {
         let name = hook["name"].as_str().unwrap_or("?");

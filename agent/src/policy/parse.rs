@@ -36,6 +36,7 @@ pub fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
         .chain(of("detect.site", detect::SITE_KEYS))
         .chain(of("respond", respond::KEYS))
         .chain(of("alert", alert::KEYS))
+        .chain(of("alert.reporter", alert::REPORTER_KEYS))
         .chain(of("alert.sink", alert::SINK_KEYS))
 }
 
@@ -267,6 +268,7 @@ mod tests {
                 "detect.site" => "[[detect.site]]\n",
                 "respond" => "[[respond]]\n",
                 "alert" => "[alert]\n",
+                "alert.reporter" => "[alert.reporter]\n",
                 "alert.sink" => "[[alert.sink]]\n",
                 _ => "",
             };

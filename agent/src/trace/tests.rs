@@ -171,3 +171,20 @@ fn other_logs_of_zeek_are_passed_over() {
     let (found, tally) = all(&format!("{dns}{TSV}"), None, &[]);
     assert_eq!((found.len(), tally.unwrap().unreadable), (1, 0));
 }
+
+#[test]
+fn what_is_wrong_with_a_line_can_be_shown_in_a_terminal() {
+    let long = "\u{1b}[2J".repeat(1000);
+    for (text, format) in [
+        (format!("StartTime,Proto,SrcAddr,DstAddr,Dport\n1,tcp,{long},192.0.2.25,25\n"), Format::Argus),
+        (format!("StartTime,Proto,SrcAddr,DstAddr,Dport\n{long},tcp,192.0.2.1,192.0.2.25,25\n"), Format::Argus),
+        (format!("#fields\tts\tid.orig_h\tid.resp_h\tid.resp_p\tproto\n{long}\t::1\t::2\t25\ttcp\n"), Format::Zeek),
+    ] {
+        let (_, tally) = all(&text, Some(format), &[]);
+        let faults = tally.map_or_else(|why| vec![why], |tally| tally.faults);
+        assert_eq!(faults.len(), 1, "{format:?}");
+        let fault = &faults[0];
+        assert!(fault.contains("[2J") && !fault.chars().any(char::is_control), "{fault:?}");
+        assert!(fault.chars().count() < 300, "{fault:?}");
+    }
+}

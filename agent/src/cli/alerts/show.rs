@@ -5,7 +5,7 @@ use super::{agent_or_store, say};
 use crate::alert::{Alert, ChangeError, State};
 use crate::attempt::Attempt;
 use crate::cli::{Outcome, complain, read};
-use crate::control::{Client, Request};
+use crate::control::Request;
 use crate::detect::{Evidence, Finding, Kind};
 use crate::instance::Instance;
 
@@ -18,16 +18,7 @@ const BAR: u64 = 40;
 
 /// Shows an alert.
 pub(super) fn run(id: u64, json: bool, instance: &Instance) -> Outcome {
-    let alert = match agent_or_store(instance, &Request::Alert { id }) {
-        Ok(Ok(client)) => client.answer_for(),
-        Ok(Err(glimpse)) => match glimpse.read(id) {
-            Ok(Some(alert)) => Ok(alert),
-            Ok(None) => Err(fail(&ChangeError::NoSuchAlert(id).to_string())),
-            Err(why) => Err(fail(&why)),
-        },
-        Err(outcome) => Err(outcome),
-    };
-    match alert {
+    match alert(id, instance) {
         Ok(alert) if json => say(&(serde_json::to_string(&alert).unwrap_or_default() + "\n")),
         Ok(alert) => say(&text(&alert, Paint::for_stdout())),
         Err(outcome) => return outcome,
@@ -35,14 +26,15 @@ pub(super) fn run(id: u64, json: bool, instance: &Instance) -> Outcome {
     Outcome::Done
 }
 
-/// The alert of an answer.
-trait AnswerFor {
-    fn answer_for(self) -> Result<Alert, Outcome>;
-}
-
-impl AnswerFor for Client {
-    fn answer_for(self) -> Result<Alert, Outcome> {
-        self.answer().map_err(|error| complain(&error)).and_then(read)
+/// The alert of a number. An error is what the command ends with; everything is said already.
+pub(super) fn alert(id: u64, instance: &Instance) -> Result<Alert, Outcome> {
+    match agent_or_store(instance, &Request::Alert { id })? {
+        Ok(client) => client.answer().map_err(|error| complain(&error)).and_then(read),
+        Err(glimpse) => match glimpse.read(id) {
+            Ok(Some(alert)) => Ok(alert),
+            Ok(None) => Err(fail(&ChangeError::NoSuchAlert(id).to_string())),
+            Err(why) => Err(fail(&why)),
+        },
     }
 }
 

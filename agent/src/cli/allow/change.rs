@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args as ClapArgs;
 use jiff::{Timestamp, tz::TimeZone};
 use nix::unistd::{User, getuid};
+use serde_json::Value;
 
 use super::super::{Outcome, say};
 use crate::alert::{Alert, Wishes, narrowest};
@@ -58,7 +59,7 @@ pub(in crate::cli) fn add_for(
     answer: &Answer,
     instance: &Instance,
 ) -> Result<Carried, Outcome> {
-    let guarded = CgroupPath::parse(&policy::load(config).draft.guard.cgroup).unwrap_or_default();
+    let guarded = guarded(config, instance)?;
     let found = narrowest(alert, &Wishes { guarded, ..wishes }).map_err(|why| {
         eprintln!("portreeve: no rule for alert {}: {why}", alert.id);
         Outcome::Failed
@@ -163,6 +164,30 @@ fn ask_first() -> Result<(), Outcome> {
     Err(Outcome::Failed)
 }
 
+/// The sub-tree that a rule of the policy is looked up in: the agent may have been told to guard another than the policy
+/// says, and an agent with another policy has no part in this one.
+fn guarded(config: &Path, instance: &Instance) -> Result<CgroupPath, Outcome> {
+    let status = Client::ask(&instance.socket(), &Request::Status).and_then(Client::answer);
+    let agents = status.ok().filter(|status| has(status, config));
+    let agents = agents.as_ref().and_then(|status| status["policy"]["cgroup"].as_str()).filter(|path| !path.is_empty());
+    let text = agents.map_or_else(|| policy::load(config).draft.guard.cgroup, str::to_owned);
+    CgroupPath::parse(&text).map_err(|why| {
+        eprintln!("portreeve: no rule can be proposed: the guarded cgroup \"{text}\" {why}");
+        Outcome::Failed
+    })
+}
+
+/// Whether an agent, by its status, runs with a file.
+fn has(status: &Value, file: &Path) -> bool {
+    let Some(its) = status["policy"]["file"].as_str() else { return false };
+    // A relative path counts from the agent's folder.
+    let cwd = std::fs::read_link(format!("/proc/{}/cwd", status["pid"])).unwrap_or_else(|_| PathBuf::from("/"));
+    match (std::fs::canonicalize(cwd.join(its)), std::fs::canonicalize(file)) {
+        (Ok(its), Ok(ours)) => its == ours,
+        (Err(_), _) | (_, Err(_)) => false,
+    }
+}
+
 /// Whether an agent runs with the file.
 enum Running {
     With,
@@ -181,11 +206,8 @@ fn running(proposal: &Proposal, instance: &Instance) -> Running {
     let Some(file) = policy["file"].as_str() else {
         return Running::Unknown("the agent is of another version".to_owned());
     };
-    // A relative path counts from the agent's folder.
-    let cwd = std::fs::read_link(format!("/proc/{}/cwd", status["pid"])).unwrap_or_else(|_| PathBuf::from("/"));
-    match (std::fs::canonicalize(cwd.join(file)), std::fs::canonicalize(&proposal.file)) {
-        (Ok(its), Ok(ours)) if its == ours => {}
-        _ => return Running::Other(file.to_owned()),
+    if !has(&status, &proposal.file) {
+        return Running::Other(file.to_owned());
     }
     if policy["mode_by_command"] == true {
         let mode = policy["mode"].as_str().unwrap_or("switched");
@@ -233,7 +255,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
     use std::thread::{self, JoinHandle};
 
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::policy::Account;
@@ -338,5 +360,46 @@ mod tests {
         }));
         let added = add_for(&alert.unwrap(), Wishes::default(), &place.config(), None, &YES, &place.instance());
         assert_eq!((added, place.text().as_str()), (Err(Outcome::Failed), TEXT));
+    }
+
+    #[test]
+    fn a_cgroup_counts_from_what_the_agent_guards_and_not_from_what_the_policy_says() {
+        let seen = |user: &mut crate::attempt::Attempt| {
+            user.exe = Some("/usr/bin/true".to_owned());
+            user.user = Some("root".to_owned());
+            (user.uid, user.euid) = (0, 0);
+        };
+        let mut alert = crate::alert::examples::alert();
+        alert.worst.as_mut().map(seen);
+        let added = |status: Option<&dyn Fn(&Place) -> Value>| {
+            let place = Place::new();
+            std::fs::write(place.config(), format!("[guard]\ncgroup = \"/system.slice\"\n{TEXT}")).unwrap();
+            let asked = status.map(|status| {
+                let status = status(&place);
+                place.agent(vec![status.clone(), status, json!({ "generation": 2, "rules": 2 })])
+            });
+            let wishes = Wishes { any_destination: true, ..Wishes::default() };
+            let added = add_for(&alert, wishes, &place.config(), None, &YES, &place.instance());
+            assert_eq!(added, Ok(Carried::Written));
+            let text = place.text();
+            // An agent with another policy is not told to reload, and waits for that.
+            drop(asked.filter(|asked| asked.is_finished()).map(JoinHandle::join));
+            text.lines().find(|line| line.starts_with("unit") || line.starts_with("cgroup = \"/a")).map(str::to_owned)
+        };
+        let guarding = |cgroup: &'static str| {
+            move |place: &Place| {
+                let mut status = place.status();
+                status["policy"]["cgroup"] = json!(cgroup);
+                status
+            }
+        };
+        let (below, unit) = (Some("cgroup = \"/apache2.service\""), Some("unit = \"apache2.service\""));
+        assert_eq!(added(Some(&guarding("/"))).as_deref(), unit);
+        assert_eq!(added(Some(&guarding("/system.slice"))).as_deref(), below);
+        // Without an agent, with one that does not say, and with one that has another policy, the policy counts.
+        assert_eq!(added(None).as_deref(), below);
+        assert_eq!(added(Some(&Place::status)).as_deref(), below);
+        let other = |_: &Place| json!({ "pid": 1, "policy": { "file": "/nonexistent/p.toml", "cgroup": "/" } });
+        assert_eq!(added(Some(&other)).as_deref(), below);
     }
 }

@@ -1,5 +1,6 @@
-//! `[alert]` and its `[[alert.sink]]` tables.
+//! `[alert]`, its `[alert.reporter]` and its `[[alert.sink]]` tables.
 
+mod reporter;
 mod sink;
 
 use toml::Spanned;
@@ -9,9 +10,10 @@ use super::reader::Reader;
 use super::units::{duration, size};
 use crate::alert::{Settings, SinkSettings};
 
+pub(super) use reporter::KEYS as REPORTER_KEYS;
 pub(super) use sink::KEYS as SINK_KEYS;
 
-pub(super) const KEYS: &[&str] = &["keep", "keep_bytes", "flood", "flood_window", "sink"];
+pub(super) const KEYS: &[&str] = &["keep", "keep_bytes", "flood", "flood_window", "reporter", "sink"];
 
 type Value<'i> = Spanned<DeValue<'i>>;
 
@@ -25,6 +27,11 @@ pub(super) fn alert(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Settings {
             "keep_bytes" => settings.keep_bytes = size(reader, name, value).unwrap_or(settings.keep_bytes),
             "flood" => settings.flood = count(reader, name, value, 10_000).unwrap_or(settings.flood),
             "flood_window" => settings.flood_window = duration(reader, name, value).unwrap_or(settings.flood_window),
+            "reporter" => {
+                if let Some(table) = reader.table("alert.reporter", value) {
+                    settings.reporter = reporter::reporter(reader, table);
+                }
+            }
             "sink" => settings.sinks = sinks(reader, value),
             other => reader.unknown_key(key.span(), other, "alert", KEYS),
         }

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod control;
 pub mod detect;
 pub mod doctor;
+pub mod host;
 pub mod instance;
 pub mod interpreter;
 pub mod kernel;

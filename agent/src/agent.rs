@@ -3,7 +3,9 @@
 mod alerts;
 mod execs;
 mod explain;
+mod explain_lan;
 mod follow_up;
+mod hosts;
 mod judging;
 mod respond;
 mod run;
@@ -20,11 +22,11 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use portreeve_abi::{Event, MODE_ENFORCE, MODE_OBSERVE};
+use portreeve_abi::{Event, Hook, MODE_ENFORCE, MODE_OBSERVE};
 use serde::Serialize;
 use tokio::sync::Notify;
 
-use crate::attempt::{Attempt, Recorder, Store};
+use crate::attempt::{Attempt, Recorder, RuleNames, Store};
 use crate::clock::Clock;
 use crate::instance::Instance;
 use crate::kernel::{Guard, mounts};
@@ -33,10 +35,11 @@ use crate::policy::{self, Compiled, Diagnostic, Loaded, Policy, Resolved, System
 pub use alerts::{Alerts, AlertsStatus, BySeverity, Order};
 pub use explain::Explanation;
 use follow_up::FollowUp;
+use hosts::Hosts;
 use judging::Judging;
 pub use run::{Options, run};
 pub use status::Status;
-pub use subjects::Subject;
+pub use subjects::{HostSubject, Subject};
 pub use upkeep::Alarm;
 use upkeep::{Alarms, Stirs};
 use watch::Watched;
@@ -50,6 +53,7 @@ pub struct Agent {
     alerts: Alerts,
     judging: Judging,
     follow_up: FollowUp,
+    hosts: Hosts,
     policy_path: PathBuf,
     /// The sub-tree of the command line, in place of the policy's.
     cgroup_override: Option<String>,
@@ -123,6 +127,7 @@ impl Agent {
             alerts: Alerts::new(&options.instance.state, Self::keep(&policy), policy.detect.quiet),
             judging: Judging::open(&options.instance.state, policy.detect.clone()),
             follow_up: FollowUp::default(),
+            hosts: Hosts::default(),
             instance: options.instance.clone(),
             policy_path: options.config.clone(),
             cgroup_override: options.cgroup.clone(),
@@ -225,6 +230,8 @@ impl Agent {
         self.keep_policy();
         self.judging.settings(&self.in_force.policy.detect);
         self.alerts.settings(Self::keep(&self.in_force.policy), self.in_force.policy.detect.quiet);
+        self.look_after_devices();
+        self.follow_hosts();
         if self.in_force.policy.alert != sinks_before {
             self.start_sinks();
         }
@@ -260,8 +267,12 @@ impl Agent {
             .map_err(|error| error.to_string())?;
         if let Some(observe) = self.mode_override {
             compiled.header.mode = if observe { MODE_OBSERVE } else { MODE_ENFORCE };
+            if self.in_force.policy.gateway.as_ref().is_none_or(|gateway| gateway.mode.is_none()) {
+                compiled.lan.header.mode = compiled.header.mode;
+            }
         }
-        self.recorder.policy(generation, compiled.rule_names.clone());
+        let names = RuleNames { host: compiled.rule_names.clone(), lan: compiled.lan.rule_names.clone() };
+        self.recorder.policy(generation, names);
         self.guard.apply(&compiled).map_err(|error| error.to_string())?;
         self.watched.executables(seen, &resolved);
         self.in_force.resolved = resolved;
@@ -299,7 +310,8 @@ impl Agent {
     /// Records an event of the kernel.
     fn event(&mut self, event: &Event) -> Option<std::sync::Arc<Attempt>> {
         match self.recorder.record(event, &Clock::now()) {
-            Some(attempt) => {
+            Some(mut attempt) => {
+                self.name_host(Hook::from_u8(event.hook), &mut attempt);
                 let attempt = self.attempts.push(attempt);
                 self.judge(&attempt);
                 Some(attempt)

@@ -5,5 +5,5 @@ mod record;
 mod store;
 
 pub(crate) use record::text;
-pub use record::{Attempt, Parent, Recorder};
+pub use record::{Attempt, Parent, Recorder, RuleNames};
 pub use store::{KEPT, Store};

@@ -7,9 +7,10 @@ mod client;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::alert::{Alert, Filter, Occasion, Resolution};
+use crate::host::Mac;
 
 pub use client::{Client, ClientError};
 
@@ -123,6 +124,15 @@ pub struct Question {
     pub group: Option<String>,
     /// A cgroup's path or a unit's name.
     pub unit: Option<String>,
+    /// A LAN host's address, in place of a process.
+    #[serde(default)]
+    pub from: Option<IpAddr>,
+    /// Its MAC address.
+    #[serde(default)]
+    pub mac: Option<Mac>,
+    /// The VLAN it is in.
+    #[serde(default)]
+    pub vlan: Option<String>,
     /// The destination.
     pub to: Option<SocketAddr>,
 }

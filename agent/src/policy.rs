@@ -7,6 +7,7 @@ mod check;
 mod compile;
 mod diagnostic;
 pub mod edit;
+mod gateway;
 mod host;
 mod load;
 mod model;
@@ -20,8 +21,9 @@ mod respond;
 mod unit;
 
 pub use check::{Checked, check};
-pub use compile::{CompileError, Compiled, compile};
+pub use compile::{CompileError, Compiled, CompiledLan, compile};
 pub use diagnostic::{Diagnostic, Located, Place, Severity, Sources};
+pub use gateway::{Answer, Gateway, LanRule, MOST_SOURCES, NamedHost, parse_vlan, vlan_text};
 pub use host::{ExeFile, ExeProblem, Host, Learn, SystemHost, UnitPlace, Weakness};
 pub use load::{Loaded, load, load_changed, load_text};
 pub use model::{Account, CgroupPath, Guard, Mode, MtaChoice, Policy, Refusal, Rule, UnitChoice};

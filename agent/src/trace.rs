@@ -65,7 +65,7 @@ impl Source {
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {
         match self {
-            Self::Program(attempt) => attempt.host(),
+            Self::Program(attempt) => attempt.host_address(),
             Self::Host(address) => Some(*address),
         }
     }

@@ -3,9 +3,9 @@
 use core::arch::asm;
 
 use aya_ebpf::bindings::BPF_NOEXIST;
-use portreeve_abi::{SubjectCount, SubjectKey, Total, Verdict};
+use portreeve_abi::{LanSource, SubjectCount, SubjectKey, Total, Verdict};
 
-use crate::maps::{PR_SUBJECTS, PR_TOTALS};
+use crate::maps::{PR_LAN_KNOWN, PR_LAN_SOURCES, PR_SUBJECTS, PR_TOTALS};
 use crate::report::Seen;
 
 /// Counts an attempt in the totals and for its subject.
@@ -13,12 +13,7 @@ use crate::report::Seen;
 pub(crate) fn attempt(seen: &Seen) {
     let (verdict, now) = (seen.decision.verdict, seen.now);
     let subject = &SubjectKey::new(&seen.who.exe, seen.who.euid, seen.cgroup);
-    total(match verdict {
-        Verdict::Allow => Total::Allowed,
-        Verdict::Deny => Total::Refused,
-        Verdict::Observe => Total::Observed,
-        Verdict::Local => Total::Local,
-    });
+    total(by_verdict(verdict));
     if !of_subject(subject, verdict, now) {
         total(match verdict {
             Verdict::Allow => Total::UncountedAllowed,
@@ -26,6 +21,63 @@ pub(crate) fn attempt(seen: &Seen) {
             Verdict::Observe => Total::UncountedObserved,
             Verdict::Local => Total::UncountedLocal,
         });
+    }
+}
+
+/// Counts an attempt of a LAN host in the totals and for its source, or where the policy's number of those is reached, or
+/// the table full, for its network.
+#[inline(always)]
+pub(crate) fn lan(source: &LanSource, verdict: Verdict, now: u64, most: u32) {
+    total(by_verdict(verdict));
+    if of_source(source, verdict, now, most) {
+        return;
+    }
+    let mut network = *source;
+    network.mac = [0; 6];
+    // 10 zero bytes and 0xffff: an IPv4 address in its mapped form, of which a /24 is left, of others a /64.
+    let v4 = matches!(network.address, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, _, _, _, _]);
+    network.prefix = if v4 { 120 } else { 64 };
+    network.address[15] = 0;
+    if !v4 {
+        for byte in &mut network.address[8..15] {
+            *byte = 0;
+        }
+    }
+    if !of_source(&network, verdict, now, u32::MAX) {
+        total(Total::LanUncounted);
+    }
+}
+
+#[inline(always)]
+fn of_source(source: &LanSource, verdict: Verdict, now: u64, most: u32) -> bool {
+    if let Some(entry) = PR_LAN_SOURCES.get_ptr_mut(source) {
+        // SAFETY: a live map value.
+        unsafe { add(entry, verdict, now) };
+        return true;
+    }
+    let Some(known) = PR_LAN_KNOWN.get_ptr_mut(0) else { return false };
+    // SAFETY: a live map value, aligned. One CPU may see another's number a moment late: the bound is not exact.
+    if most != u32::MAX && unsafe { known.read_volatile() } >= u64::from(most) {
+        return false;
+    }
+    let first = SubjectCount { verdicts: [0; 4], first: now, last: now };
+    if PR_LAN_SOURCES.insert(source, first, u64::from(BPF_NOEXIST)).is_ok() {
+        // SAFETY: likewise.
+        unsafe { increment(known) };
+    }
+    let Some(entry) = PR_LAN_SOURCES.get_ptr_mut(source) else { return false };
+    // SAFETY: a live map value.
+    unsafe { add(entry, verdict, now) };
+    true
+}
+
+#[inline(always)]
+fn by_verdict(verdict: Verdict) -> Total {
+    match verdict {
+        Verdict::Allow => Total::Allowed,
+        Verdict::Deny => Total::Refused,
+        Verdict::Observe => Total::Observed,
+        Verdict::Local => Total::Local,
     }
 }
 
@@ -61,19 +113,30 @@ fn of_subject(subject: &SubjectKey, verdict: Verdict, now: u64) -> bool {
             }
         }
     };
+    // SAFETY: a live map value.
+    unsafe { add(entry, verdict, now) };
+    true
+}
+
+/// Counts in an entry.
+///
+/// # Safety
+///
+/// `entry` must be a live map value.
+#[inline(always)]
+unsafe fn add(entry: *mut SubjectCount, verdict: Verdict, now: u64) {
     let place = match verdict {
         Verdict::Allow => 0,
         Verdict::Deny => 1,
         Verdict::Observe => 2,
         Verdict::Local => 3,
     };
-    // SAFETY: a live map value; the number is atomic, the time is one store of a word.
+    // SAFETY: the caller's; the number is atomic, the time is one store of a word.
     unsafe {
         let counter = (&raw mut (*entry).verdicts).cast::<u64>().add(place);
         increment(counter);
         (&raw mut (*entry).last).write_volatile(now);
     }
-    true
 }
 
 /// Adds one, atomically.

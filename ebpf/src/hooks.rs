@@ -3,6 +3,7 @@
 pub(crate) mod connect;
 pub(crate) mod exec;
 pub(crate) mod existing;
+pub(crate) mod lan;
 pub(crate) mod learn;
 pub(crate) mod packet;
 pub(crate) mod refusal;

@@ -37,12 +37,19 @@ mod entry {
     use portreeve_abi::Hook;
 
     use crate::count;
+    use crate::hooks::lan::{self, Fate};
     use crate::hooks::{connect, exec, existing, learn, packet, refusal, setsockopt, witness};
-    use crate::maps::{PR_NEXT_FRAME, PR_NEXT_PACKET};
+    use crate::maps::{PR_NEXT_FRAME, PR_NEXT_LAN, PR_NEXT_PACKET};
 
     /// `TCX_NEXT` and `TC_ACT_UNSPEC`: the next program's turn. `TC_ACT_SHOT`: dropped (include/uapi/linux/{bpf,pkt_cls}.h).
     const NEXT: i32 = -1;
     const SHOT: i32 = 2;
+    /// `TC_ACT_REDIRECT`: to where `bpf_redirect()` has said.
+    const REDIRECT: i32 = 7;
+    /// What is where in `PR_NEXT_LAN`.
+    const JUDGE: u32 = 0;
+    const COUNT: u32 = 1;
+    const REFUSE: u32 = 2;
 
     /// A `connect()` of an IPv4 socket. Since Linux 4.17.
     #[cgroup_sock_addr(connect4)]
@@ -115,6 +122,75 @@ mod entry {
         unsafe { PR_NEXT_FRAME.tail_call(&ctx, 0) };
         count::unfollowed();
         SHOT
+    }
+
+    /// The same for those that lead inwards.
+    #[classifier]
+    pub(crate) fn pr_frame_ip_in(ctx: TcContext) -> i32 {
+        if packet::frame(ctx.skb.skb, false, true) {
+            return NEXT;
+        }
+        // SAFETY: a program of the same kind, with the same context.
+        unsafe { PR_NEXT_FRAME.tail_call(&ctx, 0) };
+        count::unfollowed();
+        SHOT
+    }
+
+    /// Every frame that comes in by a LAN interface with Ethernet headers.
+    #[classifier]
+    pub(crate) fn pr_lan(ctx: TcContext) -> i32 {
+        if lan::look(ctx.skb.skb, true) {
+            return NEXT;
+        }
+        // SAFETY: a program of the same kind, with the same context.
+        unsafe { PR_NEXT_LAN.tail_call(&ctx, JUDGE) };
+        count::unfollowed();
+        SHOT
+    }
+
+    /// Every frame that comes in by a LAN interface whose frames begin with the IP header.
+    #[classifier]
+    pub(crate) fn pr_lan_ip(ctx: TcContext) -> i32 {
+        if lan::look(ctx.skb.skb, false) {
+            return NEXT;
+        }
+        // SAFETY: a program of the same kind, with the same context.
+        unsafe { PR_NEXT_LAN.tail_call(&ctx, JUDGE) };
+        count::unfollowed();
+        SHOT
+    }
+
+    /// What these do not let go; run by them alone.
+    #[classifier]
+    pub(crate) fn pr_lan_judge(ctx: TcContext) -> i32 {
+        match lan::judge(ctx.skb.skb) {
+            Fate::Passes => return NEXT,
+            Fate::Drops => return SHOT,
+            Fate::Lost | Fate::Refused => {}
+            // SAFETY: a program of the same kind, with the same context.
+            Fate::Counts => unsafe { PR_NEXT_LAN.tail_call(&ctx, COUNT) },
+        }
+        count::unfollowed();
+        SHOT
+    }
+
+    /// What is decided; run by `pr_lan_judge` alone.
+    #[classifier]
+    pub(crate) fn pr_lan_count(ctx: TcContext) -> i32 {
+        match lan::count(ctx.skb.skb) {
+            Fate::Passes => return NEXT,
+            Fate::Drops | Fate::Counts => {}
+            Fate::Lost => count::unfollowed(),
+            // SAFETY: a program of the same kind, with the same context. Were it missing, the sender hears nothing.
+            Fate::Refused => unsafe { PR_NEXT_LAN.tail_call(&ctx, REFUSE) },
+        }
+        SHOT
+    }
+
+    /// What is refused; run by `pr_lan_count` alone.
+    #[classifier]
+    pub(crate) fn pr_lan_refuse(ctx: TcContext) -> i32 {
+        if lan::refuse(ctx.skb.skb) { REDIRECT } else { SHOT }
     }
 
     /// A `setsockopt()`. Since Linux 5.3.

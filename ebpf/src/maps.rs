@@ -6,10 +6,14 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use portreeve_abi::{
-    ActivePolicy, CgroupKey, CgroupNode, DestKey, ExeKey, ExecRecord, FlowKey, IdKey, Learned, PORT_WORDS, Pass,
-    PassKey, PolicyHeader, PortKey, RuleSet, SocketState, SubjectCount, SubjectKey, Total,
+    ActivePolicy, CgroupKey, CgroupNode, DestKey, ExeKey, ExecRecord, FlowKey, IdKey, LAN_ON, LanFlow, LanHeader,
+    LanSource, Learned, MacKey, OwnAddress, PORT_WORDS, Pass, PassKey, PolicyHeader, PortKey, RuleSet, SocketState,
+    SubjectCount, SubjectKey, Total,
 };
-use portreeve_decide::Tables;
+use portreeve_decide::{LanTables, Tables};
+
+use crate::hooks::lan::Answer;
+use crate::report::LanSeen;
 
 #[map]
 static PR_ACTIVE: Array<ActivePolicy> = Array::with_max_entries(1, 0);
@@ -57,6 +61,38 @@ pub(crate) static PR_NEXT_FRAME: ProgramArray = ProgramArray::with_max_entries(1
 #[map]
 pub(crate) static PR_STIRS: RingBuf = RingBuf::with_byte_size(4096, 0);
 
+#[map]
+static PR_LAN_HEADER: Array<LanHeader> = Array::with_max_entries(2, 0);
+#[map]
+static PR_LAN_PORTS: Array<u64> = Array::with_max_entries(2 * PORT_WORDS as u32, 0);
+#[map]
+static PR_LAN_FROM: LpmTrie<DestKey, RuleSet> = LpmTrie::with_max_entries(2048, BPF_F_NO_PREALLOC);
+#[map]
+static PR_LAN_MAC: HashMap<MacKey, RuleSet> = HashMap::with_max_entries(2048, 0);
+#[map]
+static PR_LAN_VLAN: HashMap<IdKey, RuleSet> = HashMap::with_max_entries(2048, 0);
+#[map]
+static PR_LAN_TO: LpmTrie<DestKey, RuleSet> = LpmTrie::with_max_entries(2048, BPF_F_NO_PREALLOC);
+#[map]
+static PR_LAN_PORT: HashMap<PortKey, RuleSet> = HashMap::with_max_entries(2048, 0);
+#[map]
+pub(crate) static PR_LAN_DEVICES: HashMap<u32, u32> = HashMap::with_max_entries(1024, 0);
+#[map]
+static PR_OWN: HashMap<OwnAddress, u8> = HashMap::with_max_entries(1024, 0);
+#[map]
+pub(crate) static PR_LAN_SOURCES: HashMap<LanSource, SubjectCount> =
+    HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static PR_LAN_KNOWN: Array<u64> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static PR_LAN_FLOWS: LruHashMap<FlowKey, LanFlow> = LruHashMap::with_max_entries(8192, 0);
+#[map]
+pub(crate) static PR_LAN_SEEN: PerCpuArray<LanSeen> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static PR_LAN_ANSWER: PerCpuArray<Answer> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static PR_NEXT_LAN: ProgramArray = ProgramArray::with_max_entries(3, 0);
+
 /// The generation in force; 0 before the first policy.
 #[inline(always)]
 pub(crate) fn active_generation() -> u32 {
@@ -72,9 +108,31 @@ pub(crate) fn coming_generation() -> u32 {
 /// Whether a generation guards a port.
 #[inline(always)]
 pub(crate) fn guarded(generation: u32, port: u16) -> bool {
+    marked(&PR_PORTS, generation, port)
+}
+
+/// Whether a generation guards a port for LAN hosts.
+#[inline(always)]
+pub(crate) fn lan_guarded(generation: u32, port: u16) -> bool {
+    marked(&PR_LAN_PORTS, generation, port)
+}
+
+/// Whether a frame has come in by a LAN interface, and the generation does not guard its port for LAN hosts.
+#[inline(always)]
+pub(crate) fn lan_lets_alone(generation: u32, port: u16, came_by: u32) -> bool {
+    if came_by == 0 || PR_LAN_DEVICES.get_ptr(came_by).is_none() {
+        return false;
+    }
+    let header = PR_LAN_HEADER.get(generation & 1);
+    let on = header.is_some_and(|header| header.generation == generation && header.flags & LAN_ON != 0);
+    on && !lan_guarded(generation, port)
+}
+
+#[inline(always)]
+fn marked(ports: &Array<u64>, generation: u32, port: u16) -> bool {
     let slot = (generation & 1) * PORT_WORDS as u32 + u32::from(port >> 6);
     // An index that is out of range cannot be; were it so, the port is guarded.
-    PR_PORTS.get(slot).is_none_or(|word| *word >> (port & 63) & 1 == 1)
+    ports.get(slot).is_none_or(|word| *word >> (port & 63) & 1 == 1)
 }
 
 /// The rules that name an executable.
@@ -136,5 +194,59 @@ impl Tables for MapTables {
     fn port(&self, key: &PortKey) -> Option<RuleSet> {
         // SAFETY: as in `exe_rules`.
         unsafe { PR_PORT.get(key) }.copied()
+    }
+}
+
+/// The gateway's part of the policy of one generation, in the maps.
+pub(crate) struct LanMaps {
+    generation: u32,
+}
+
+impl LanMaps {
+    /// The tables of a generation.
+    #[inline(always)]
+    pub(crate) fn new(generation: u32) -> Self {
+        Self { generation }
+    }
+}
+
+impl LanTables for LanMaps {
+    #[inline(always)]
+    fn header(&self) -> Option<&LanHeader> {
+        let header = PR_LAN_HEADER.get(self.generation & 1)?;
+        (header.generation == self.generation && self.generation != 0).then_some(header)
+    }
+
+    #[inline(always)]
+    fn from(&self, key: &DestKey) -> Option<RuleSet> {
+        PR_LAN_FROM.get(Key::new(8 * size_of::<DestKey>() as u32, *key)).copied()
+    }
+
+    #[inline(always)]
+    fn mac(&self, key: &MacKey) -> Option<RuleSet> {
+        // SAFETY: as in `exe_rules`.
+        unsafe { PR_LAN_MAC.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn vlan(&self, key: &IdKey) -> Option<RuleSet> {
+        // SAFETY: as in `exe_rules`.
+        unsafe { PR_LAN_VLAN.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn to(&self, key: &DestKey) -> Option<RuleSet> {
+        PR_LAN_TO.get(Key::new(8 * size_of::<DestKey>() as u32, *key)).copied()
+    }
+
+    #[inline(always)]
+    fn port(&self, key: &PortKey) -> Option<RuleSet> {
+        // SAFETY: as in `exe_rules`.
+        unsafe { PR_LAN_PORT.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn is_own(&self, address: &[u8; 16]) -> bool {
+        PR_OWN.get_ptr(OwnAddress { address: *address }).is_some()
     }
 }

@@ -1,10 +1,12 @@
 //! The event of an attempt: best-effort, written into the ring buffer in place, counted when there is no room.
 
+use core::mem::offset_of;
+
 use portreeve_abi::{
     CGROUP_DEPTH, CGROUP_PATH_LEN, CMDLINE_LEN, COMM_LEN, EXE_PATH_LEN, Event, Hook, PARENTS, PATH_PART_LEN, Parent,
     Total, Truncated,
 };
-use portreeve_decide::{Decision, Flow, Identity};
+use portreeve_decide::{Decision, Flow, Identity, LanPacket};
 
 use crate::count;
 use crate::maps::PR_EVENTS;
@@ -12,6 +14,8 @@ use crate::offsets::offset;
 use crate::read::{self, Address};
 use crate::task::{self, Task};
 
+/// `IPPROTO_TCP`, include/uapi/linux/in.h.
+pub(crate) const IPPROTO_TCP: u16 = 6;
 /// How many names of a path, mounts crossed included, are followed upwards. Half again as many took the verifier of
 /// Linux 6.1 to twice the work, three quarters of what it allows.
 const PATH_PARTS: usize = 16;
@@ -59,6 +63,48 @@ pub(crate) fn report(seen: &Seen) {
     entry.submit(0);
 }
 
+/// What the gateway's program has found out.
+#[derive(Clone, Copy)]
+pub(crate) struct LanSeen {
+    pub(crate) now: u64,
+    pub(crate) packet: LanPacket,
+    pub(crate) sport: u16,
+    pub(crate) tcp_flags: u8,
+    pub(crate) interface: u32,
+    pub(crate) decision: Decision,
+}
+
+/// Hands the event of a LAN host to the agent: no process is behind it.
+#[inline(always)]
+pub(crate) fn lan(seen: &LanSeen) {
+    let Some(mut entry) = PR_EVENTS.reserve::<Event>(0) else {
+        count::total(Total::Shed);
+        return;
+    };
+    let event = entry.as_mut_ptr();
+    // SAFETY: the reservation is as large as an event and ours until it is submitted. Everything before the texts is
+    // zero, and then written; the texts have no length.
+    unsafe {
+        core::ptr::write_bytes(event.cast::<u64>(), 0, offset_of!(Event, exe_path) / 8);
+        (*event).time = seen.now;
+        (*event).generation = seen.decision.generation;
+        (*event).rule = seen.decision.rule;
+        (*event).verdict = seen.decision.verdict as u8;
+        (*event).reason = seen.decision.reason as u8;
+        (*event).hook = Hook::Lan as u8;
+        (*event).protocol = IPPROTO_TCP;
+        (*event).daddr = seen.packet.destination;
+        (*event).saddr = seen.packet.source;
+        (*event).dport = seen.packet.port;
+        (*event).sport = seen.sport;
+        (*event).tcp_flags = seen.tcp_flags;
+        (*event).interface = seen.interface;
+        (*event).vlan = seen.packet.vlan;
+        (*event).mac = seen.packet.mac;
+    }
+    entry.submit(0);
+}
+
 /// Everything of fixed size.
 #[inline(always)]
 unsafe fn facts(event: *mut Event, seen: &Seen) {
@@ -96,6 +142,8 @@ unsafe fn facts(event: *mut Event, seen: &Seen) {
         (*event).sport = seen.source_port;
         (*event).tcp_flags = seen.tcp_flags;
         (*event).interface = seen.interface;
+        (*event).vlan = 0;
+        (*event).mac = [0; 6];
         (*event)._pad = 0;
         (*event)._pad2 = 0;
         thread_name((&raw mut (*event).comm).cast(), task.field(0));

@@ -16,6 +16,7 @@ mod driver;
 mod empty;
 mod figures;
 mod flood;
+mod gateway;
 mod kernel;
 mod latency;
 mod machine;
@@ -32,6 +33,13 @@ fn main() -> ExitCode {
             machine::introduce();
             machine::pin(0, machine::last_cpu());
             packets::measure();
+            ExitCode::SUCCESS
+        }
+        ["gateway"] => {
+            lab::require_root();
+            machine::introduce();
+            machine::pin(0, machine::last_cpu());
+            gateway::measure();
             ExitCode::SUCCESS
         }
         ["detect"] => detect::measure(false),

@@ -21,6 +21,8 @@ const ROUNDS: usize = 200;
 const BATCH: usize = 64;
 /// A frame of 64 bytes, the smallest of Ethernet, has 18 behind IPv4's and UDP's headers.
 const PAYLOAD: usize = 18;
+/// What fits behind the same headers in 1500 bytes.
+const LARGE: usize = 1472;
 
 /// The slices of one kind.
 type Part = fn(&Arm) -> &Vec<f64>;
@@ -37,14 +39,14 @@ struct Arm {
 }
 
 /// A process that sends, in the arm's network and cgroup.
-struct Sender {
+pub(crate) struct Sender {
     child: Child,
     orders: ChildStdin,
     answers: BufReader<ChildStdout>,
 }
 
 impl Sender {
-    fn start(host: &Host, cgroup: &Cgroup, to: SocketAddr) -> Self {
+    pub(crate) fn start(host: &Host, cgroup: &Cgroup, to: SocketAddr) -> Self {
         let namespace = format!("--net={}", host.path().display());
         let program = std::env::current_exe().unwrap();
         let mut command = Command::new("nsenter");
@@ -60,7 +62,7 @@ impl Sender {
     }
 
     /// Nanoseconds each of so many.
-    fn run(&mut self, what: &str, count: u64) -> f64 {
+    pub(crate) fn run(&mut self, what: &str, count: u64) -> f64 {
         writeln!(self.orders, "{what} {count}").unwrap();
         let mut line = String::new();
         self.answers.read_line(&mut line).unwrap();
@@ -84,7 +86,8 @@ pub(crate) fn send(to: SocketAddr) {
         let count: u64 = count.parse().unwrap();
         let start = Instant::now();
         match what {
-            "udp" => datagrams(udp.get_or_insert_with(|| connected(to)), count),
+            "udp" => datagrams(udp.get_or_insert_with(|| connected(to)), count, &[0; PAYLOAD]),
+            "mtu" => datagrams(udp.get_or_insert_with(|| connected(to)), count, &[0; LARGE]),
             "bundle" => bundles(bundle.get_or_insert_with(|| connected(to)), count),
             "tcp" => segments(tcp.get_or_insert_with(|| stream(to)), count),
             _ => options(udp.get_or_insert_with(|| connected(to)), count),
@@ -106,9 +109,8 @@ fn stream(to: SocketAddr) -> std::net::TcpStream {
 }
 
 /// As many at a time as sendmmsg(2) takes well, so that the packets weigh more than the calls.
-fn datagrams(socket: &UdpSocket, count: u64) {
-    let payload = [0_u8; PAYLOAD];
-    let mut vector = libc::iovec { iov_base: payload.as_ptr().cast_mut().cast(), iov_len: PAYLOAD };
+fn datagrams(socket: &UdpSocket, count: u64, payload: &[u8]) {
+    let mut vector = libc::iovec { iov_base: payload.as_ptr().cast_mut().cast(), iov_len: payload.len() };
     // SAFETY: plain old data, for which all zeroes is a value.
     let mut messages: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
     for message in &mut messages {
@@ -154,7 +156,7 @@ fn options(socket: &UdpSocket, count: u64) {
 }
 
 /// Takes whatever comes to a port of a host, datagrams and streams.
-fn swallow(host: &Host, port: u16) {
+pub(crate) fn swallow(host: &Host, port: u16) {
     let namespace = std::fs::File::open(host.path()).unwrap();
     std::thread::spawn(move || {
         nix::sched::setns(&namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();

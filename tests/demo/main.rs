@@ -3,6 +3,8 @@
 //! `cargo xtask demo` builds and runs it. What it makes ends with it, and nothing outside is touched.
 #![expect(clippy::print_stdout, reason = "a demonstration is there to be read")]
 
+mod gateway;
+
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +25,8 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 fn main() -> ExitCode {
     on_interrupt();
-    let shown = std::panic::catch_unwind(show);
+    let scenario = if std::env::args().nth(1).as_deref() == Some("gateway") { gateway::show } else { show };
+    let shown = std::panic::catch_unwind(scenario);
     match shown {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -167,18 +170,18 @@ fn quiet(lab: &Lab, mx: &lab::Host) -> u64 {
 }
 
 /// Shows a command of the agent and what it prints.
-fn command(guard: &Guard, arguments: &[&str]) {
+pub(crate) fn command(guard: &Guard, arguments: &[&str]) {
     step(&format!("# portreeve {}", arguments.join(" ")));
     print!("{}", guard.command(arguments.iter().copied()).must_succeed().stdout);
 }
 
 /// Begins a step; the place where an interrupted demonstration ends.
-fn step(text: &str) {
+pub(crate) fn step(text: &str) {
     assert!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted");
     println!("\n==> {text}");
 }
 
-fn said(text: &str) {
+pub(crate) fn said(text: &str) {
     println!("    {text}");
 }
 

@@ -15,13 +15,13 @@ use crate::until::{DEADLINE, until};
 pub struct Host {
     name: String,
     netns: NetNs,
-    addresses: std::cell::RefCell<Vec<IpAddr>>,
+    addresses: std::sync::Mutex<Vec<IpAddr>>,
 }
 
 impl Host {
     #[track_caller]
     pub(crate) fn new(name: &str) -> Self {
-        let host = Self { name: name.to_owned(), netns: NetNs::new(), addresses: std::cell::RefCell::default() };
+        let host = Self { name: name.to_owned(), netns: NetNs::new(), addresses: std::sync::Mutex::default() };
         host.ip("link set lo up");
         host.netns.enter(|| {
             std::fs::write("/proc/sys/net/ipv4/tcp_fastopen", "3").unwrap();
@@ -76,10 +76,10 @@ impl Host {
             // Without duplicate address detection the address is usable at once.
             host.ip(&format!("addr add {v6}/64 dev {device} nodad"));
             host.ip(&format!("link set {device} up"));
-            host.addresses.borrow_mut().extend([IpAddr::V4(v4), IpAddr::V6(v6)]);
+            host.addresses.lock().unwrap().extend([IpAddr::V4(v4), IpAddr::V6(v6)]);
         }
         // The addresses of this wire, not of one that `b` had before.
-        let targets: Vec<IpAddr> = b.addresses.borrow().iter().rev().take(2).copied().collect();
+        let targets: Vec<IpAddr> = b.addresses.lock().unwrap().iter().rev().take(2).copied().collect();
         until("packets over the wire", DEADLINE, || {
             // A port that nobody listens on: the answer is a reset, and proves both directions.
             let answers = a.netns.enter(|| {
@@ -98,13 +98,13 @@ impl Host {
     /// The host's first IPv4 address.
     #[must_use]
     pub fn v4(&self) -> IpAddr {
-        *self.addresses.borrow().iter().find(|address| address.is_ipv4()).unwrap()
+        *self.addresses.lock().unwrap().iter().find(|address| address.is_ipv4()).unwrap()
     }
 
     /// The host's first IPv6 address.
     #[must_use]
     pub fn v6(&self) -> IpAddr {
-        *self.addresses.borrow().iter().find(|address| address.is_ipv6()).unwrap()
+        *self.addresses.lock().unwrap().iter().find(|address| address.is_ipv6()).unwrap()
     }
 
     /// Where other programs find the namespace, for `nsenter --net=`.

@@ -14,6 +14,7 @@
 mod cgroup;
 mod debs;
 mod filesystem;
+pub mod gateway;
 mod guard;
 mod host;
 mod lab;
@@ -28,10 +29,12 @@ mod scene;
 mod sink;
 mod skip;
 mod sweep;
+mod tap;
 mod until;
 
 pub use cgroup::{Cgroup, cgroup2_root};
 pub use filesystem::{Filesystem, Kind};
+pub use gateway::Gateway;
 pub use guard::{Guard, portreeve};
 pub use host::Host;
 pub use lab::{Lab, require_root};
@@ -42,4 +45,5 @@ pub use root::Root;
 pub use scene::Scene;
 pub use sink::{Message, Sink};
 pub use skip::skip;
+pub use tap::{Received, Tap, Tun};
 pub use until::{DEADLINE, until};

@@ -19,6 +19,7 @@ use crate::{
 #[command(
     after_help = "Example:\n  cargo xtask bench guard     connect() with the guard on and off, a flood, and the time to a line\n  cargo \
                   xtask bench packets   what packets and socket options pay that are none of the guard's business\n  cargo \
+                  xtask bench gateway   what a gateway pays for what it forwards, and a flood of refused attempts\n  cargo \
                   xtask bench detect    how good the detector is on made-up traces, beside the counters in use today"
 )]
 pub(crate) struct Args {
@@ -41,6 +42,8 @@ pub(crate) enum Subject {
     Guard,
     /// Packets, frames and socket options that are none of the guard's business.
     Packets,
+    /// Forwarded traffic of LAN hosts.
+    Gateway,
     /// The detector, on made-up traces; needs neither root nor packages.
     Detect,
 }
@@ -50,6 +53,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Subject::Detect => return detect(args.write.as_deref(), args.tune),
         Subject::Guard => &[],
         Subject::Packets => &["packets"],
+        Subject::Gateway => &["gateway"],
     };
     if args.write.is_some() || args.tune {
         bail!("--write and --tune are for `bench detect`");

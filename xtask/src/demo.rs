@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
+use clap::ValueEnum;
 
 use crate::{
     build,
@@ -12,9 +13,25 @@ use crate::{
 
 /// Shows the guard at work in network namespaces of its own: a mail server that may, a bot that may not.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask demo           on one host
+  cargo xtask demo gateway   in an office behind a gateway")]
 pub(crate) struct Args {
+    /// Which of them.
+    #[arg(default_value = "host")]
+    pub scenario: Scenario,
     #[command(flatten)]
     pub setup: setup::Switches,
+}
+
+/// What is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Scenario {
+    /// Programs of one host.
+    Host,
+    /// Hosts behind a gateway.
+    Gateway,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -27,5 +44,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     show(cargo().args(["build", "--release", "--package", "portreeve-tests", "--bin", "lab-demo"]))?;
     let demo = target_dir()?.join("release/lab-demo");
     demo.is_file().then_some(()).with_context(|| format!("cargo left no program at {}", demo.display()))?;
-    show(Command::new(demo).env("PORTREEVE_BIN", agent))
+    let scenario = match args.scenario {
+        Scenario::Host => "host",
+        Scenario::Gateway => "gateway",
+    };
+    show(Command::new(demo).arg(scenario).env("PORTREEVE_BIN", agent))
 }

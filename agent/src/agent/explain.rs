@@ -85,6 +85,9 @@ impl Agent {
     /// What in the question cannot be found.
     pub fn explain(&mut self, question: &Question) -> Result<Explanation, String> {
         let destination = question.to.ok_or("say where to, as ADDRESS:PORT")?;
+        if let Some(from) = question.from {
+            return self.explain_lan(question, from, destination);
+        }
         let who = self.suppose(question)?;
         let names: Vec<String> = self.in_force.compiled.rule_names.clone();
         let tables = &self.in_force.compiled;
@@ -220,6 +223,7 @@ fn because(explanation: &Explanation, reason: portreeve_abi::Reason) -> String {
         Reason::NoVerdict | Reason::Forwarded | Reason::Unclear | Reason::RawSender | Reason::NoMemory => {
             "of a packet, not of a connection".to_owned()
         }
+        Reason::OtherMac | Reason::OtherVlan => "of a LAN host's packet".to_owned(),
         Reason::Tainted => format!("rule \"{rule}\" matches, but the process is tainted and refuse_tainted is on"),
         Reason::AuditRule => format!("only the rule \"{rule}\" matches, and that one only observes"),
         Reason::NoProcess | Reason::Unreadable | Reason::NoPolicy => "no policy is in force".to_owned(),
@@ -237,7 +241,7 @@ fn dimension_word(dimension: Dimension) -> &'static str {
     }
 }
 
-fn rule_names(rules: &RuleSet, names: &[String]) -> Vec<String> {
+pub(super) fn rule_names(rules: &RuleSet, names: &[String]) -> Vec<String> {
     names.iter().enumerate().filter(|(index, _)| rules.contains(*index)).map(|(_, name)| name.clone()).collect()
 }
 

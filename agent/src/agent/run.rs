@@ -158,6 +158,7 @@ async fn serve(options: &Options, agent: Agent) -> Result<(), String> {
     }
     // They have threads of their own, which must not have more rights.
     agent.start_alerts();
+    agent.follow_hosts();
     let agent = Rc::new(RefCell::new(agent));
     tokio::task::spawn_local(server::serve(listener, Rc::clone(&agent)));
     say(&banner(options, &mut agent.borrow_mut()));

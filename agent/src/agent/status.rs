@@ -1,7 +1,7 @@
 //! How the agent is doing, for people and for scripts.
 
 use jiff::Timestamp;
-use portreeve_abi::{ABI_VERSION, Tally, Total};
+use portreeve_abi::{ABI_VERSION, MODE_OBSERVE, Tally, Total};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -35,8 +35,11 @@ pub struct Status {
     pub policy: PolicyStatus,
     /// The totals of the kernel.
     pub counters: Counters,
-    /// How many subjects the kernel counts for.
+    /// How many subjects the kernel counts for, LAN hosts included.
     pub subjects: u64,
+    /// How LAN hosts are guarded, where the policy has a `[gateway]`.
+    #[serde(default)]
+    pub gateway: Option<GatewayStatus>,
     /// What has become of refused connections that were there before the guard, or before a reload, since the agent
     /// started.
     #[serde(default)]
@@ -90,6 +93,25 @@ pub struct PolicyStatus {
     pub last_failure: Option<String>,
 }
 
+/// How LAN hosts are guarded.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GatewayStatus {
+    /// `enforce` or `observe`.
+    pub mode: String,
+    /// The ports that are guarded for them.
+    pub ports: Vec<u16>,
+    /// What a refused host gets.
+    pub refuse_with: String,
+    /// The rules, in order.
+    pub rules: Vec<String>,
+    /// How many hosts the kernel counts for one by one, or by their networks where there are more than the policy says.
+    pub sources: u64,
+    /// Attempts of hosts beyond the kernel's table: in the totals alone.
+    pub uncounted: u64,
+    /// What is wrong with the lease files.
+    pub troubles: Vec<String>,
+}
+
 /// Attempts by verdict.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Counters {
@@ -128,7 +150,8 @@ impl Agent {
         let guarding = hooks.iter().filter(|hook| !hook.optional).all(|hook| hook.state == "active");
         // A map that cannot be read shows as zeros, and in the hooks' state if it is gone.
         let tally = self.guard.totals().unwrap_or_default();
-        let subjects = self.guard.subjects().map_or(0, |subjects| subjects.len() as u64);
+        let sources = self.guard.lan_sources().map_or(0, |sources| sources.len() as u64);
+        let subjects = self.guard.subjects().map_or(0, |subjects| subjects.len() as u64) + sources;
         let at = |total: Total| tally[total as usize];
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -143,6 +166,7 @@ impl Agent {
             policy: self.policy_status(),
             counters: counters(&tally),
             subjects,
+            gateway: self.gateway_status(sources, at(Total::LanUncounted)),
             connections_ended: self.guard.ended(),
             lost: LostDetails {
                 shed: at(Total::Shed),
@@ -160,6 +184,20 @@ impl Agent {
             sinks: self.sinks_status(),
             store_broken: self.attempts.broken().map(str::to_owned),
         }
+    }
+
+    fn gateway_status(&self, sources: u64, uncounted: u64) -> Option<GatewayStatus> {
+        let gateway = self.in_force.policy.gateway.as_ref()?;
+        let lan = &self.in_force.compiled.lan;
+        Some(GatewayStatus {
+            mode: if lan.header.mode == MODE_OBSERVE { "observe" } else { "enforce" }.to_owned(),
+            ports: (1..=u16::MAX).filter(|port| lan.guards(*port)).collect(),
+            refuse_with: gateway.refuse_with.word().to_owned(),
+            rules: gateway.describe(),
+            sources,
+            uncounted,
+            troubles: self.hosts.troubles.clone(),
+        })
     }
 
     fn policy_status(&self) -> PolicyStatus {

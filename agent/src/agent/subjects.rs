@@ -1,13 +1,17 @@
 //! The kernel's exact counters, subject by subject, with the names that are known.
 
 use std::collections::HashMap;
+use std::net::Ipv6Addr;
 
+use ipnet::IpNet;
 use jiff::Timestamp;
-use portreeve_abi::SubjectKey;
+use portreeve_abi::{LanSource, SubjectCount, SubjectKey};
 use serde::{Deserialize, Serialize};
 
 use super::Agent;
 use crate::clock::Clock;
+use crate::host::{HostName, Mac};
+use crate::policy::vlan_text;
 
 /// One subject and what was counted for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +42,24 @@ pub struct Subject {
     pub first: Timestamp,
     /// The last attempt.
     pub last: Timestamp,
+    /// The LAN host, in place of a program.
+    #[serde(default)]
+    pub host: Option<HostSubject>,
+}
+
+/// A LAN host, or a network of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostSubject {
+    /// Its address, or a network's: the kernel counts by networks what is beyond `gateway.sources`.
+    pub address: IpNet,
+    /// Its MAC address.
+    pub mac: Option<Mac>,
+    /// The VLAN.
+    pub vlan: Option<String>,
+    /// The interface behind which it is.
+    pub interface: Option<String>,
+    /// What it is called.
+    pub name: Option<HostName>,
 }
 
 impl Agent {
@@ -72,10 +94,46 @@ impl Agent {
                     local,
                     first: clock.at(count.first),
                     last: clock.at(count.last),
+                    host: None,
                 }
             })
             .collect();
+        let sources = self.guard.lan_sources().map_err(|error| error.to_string())?;
+        subjects.extend(sources.iter().map(|(source, count)| self.of_lan(source, count, &clock)));
         subjects.sort_by_key(|subject| (std::cmp::Reverse(subject.refused), std::cmp::Reverse(subject.last)));
         Ok(subjects)
+    }
+
+    fn of_lan(&mut self, source: &LanSource, count: &SubjectCount, clock: &Clock) -> Subject {
+        let [allowed, refused, observed, local] = count.verdicts;
+        let ip = Ipv6Addr::from(source.address).to_canonical();
+        let whole: u16 = if ip.is_ipv4() { 32 } else { 128 };
+        let length = source.prefix.saturating_sub(128 - whole).min(whole);
+        let mac = Mac::from_bytes(&source.mac);
+        let name = if length == whole { self.hosts.name_of(mac, ip, clock.wall) } else { None };
+        Subject {
+            exe: None,
+            exe_inode: 0,
+            exe_device: 0,
+            euid: 0,
+            user: None,
+            cgroup_id: 0,
+            cgroup: None,
+            allowed,
+            refused,
+            observed,
+            local,
+            first: clock.at(count.first),
+            last: clock.at(count.last),
+            host: Some(HostSubject {
+                address: IpNet::new_assert(ip, u8::try_from(length).unwrap_or(u8::MAX)),
+                mac,
+                vlan: (source.vlan != 0).then(|| vlan_text(source.vlan)),
+                interface: nix::net::if_::if_indextoname(source.interface)
+                    .ok()
+                    .and_then(|name| name.into_string().ok()),
+                name,
+            }),
+        }
     }
 }

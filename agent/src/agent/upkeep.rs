@@ -17,8 +17,9 @@ use crate::kernel::{MapData, RingBuf, decode_stir};
 
 /// How many alarms are kept.
 const ALARMS: usize = 64;
-/// `RTMGRP_LINK` and `RTMGRP_TC`, include/uapi/linux/rtnetlink.h: devices that come, go and change, and their filters.
-const DEVICES: u32 = 1 | 8;
+/// `RTMGRP_LINK`, `RTMGRP_TC`, `RTMGRP_IPV4_IFADDR` and `RTMGRP_IPV6_IFADDR`, include/uapi/linux/rtnetlink.h: devices that
+/// come, go and change, their filters and addresses.
+const DEVICES: u32 = 1 | 8 | 0x10 | 0x100;
 /// How long a `bpf()` call is taken for the cause of what is found to have moved.
 const CAUSE: Duration = Duration::from_secs(1);
 /// How many of them are remembered.
@@ -53,7 +54,7 @@ impl Agent {
                 .to_owned());
         }
         let mut repaired = self.guard.repair();
-        match self.guard.is_in_force(&self.in_force.compiled.header) {
+        match self.guard.is_in_force(&self.in_force.compiled) {
             Ok(true) => {}
             Ok(false) => {
                 let back = self.renew().map_or_else(|error| format!("cannot be: {error}"), |()| "was".to_owned());

@@ -97,7 +97,10 @@ fn look(alert: &Alert, worst: &Attempt, steps: &mut Vec<String>) {
                 "The mail comes from {address}, behind this host: find that machine and look there. From here only its \
                  packets are seen."
             );
-            steps.push(step(&sentence, &[arg(address).map(|address| format!("ip neigh show {address}"))]));
+            let near = arg(address).map(|address| format!("ip neigh show {address}"));
+            // Which port of a bridge a card is behind.
+            let port = alert.who.mac.as_ref().map(|mac| format!("bridge fdb show | grep -i {mac}"));
+            steps.push(step(&sentence, &[near, port].into_iter().filter(Option::is_some).collect::<Vec<_>>()));
         }
         return;
     }

@@ -93,6 +93,18 @@ pub struct Who {
     pub container: Option<Container>,
     /// The address, for a host whose programs are not known.
     pub address: Option<String>,
+    /// The MAC address of a LAN host.
+    #[serde(default)]
+    pub mac: Option<String>,
+    /// Who has made its card.
+    #[serde(default)]
+    pub vendor: Option<String>,
+    /// The interface behind which it is.
+    #[serde(default)]
+    pub interface: Option<String>,
+    /// The VLAN that it is in.
+    #[serde(default)]
+    pub vlan: Option<String>,
 }
 
 /// How far the review is.

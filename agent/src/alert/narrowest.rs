@@ -53,6 +53,16 @@ pub enum NoRule {
     /// No program is behind it.
     #[error("no program of this host is behind it that a rule could name; for frames of others see guard.forwarded")]
     NoProgram,
+    /// A host of the LAN is behind it.
+    #[error(
+        "it is a host of the LAN; if it may send, write into the policy: [[gateway.allow]], from = \"{address}\", mac = \"{mac}\""
+    )]
+    LanHost {
+        /// Its address.
+        address: String,
+        /// Its MAC address, or that any will do.
+        mac: String,
+    },
     /// It asked for a way around the guard.
     #[error("it asked for senders past every packet check; if that is meant, write a rule with raw_senders = true")]
     RawSender,
@@ -174,6 +184,11 @@ pub fn narrowest(alert: &Alert, wishes: &Wishes) -> Result<Narrowest, NoRule> {
 fn program<'a>(attempt: &'a Attempt, wishes: &Wishes) -> Result<&'a str, NoRule> {
     if attempt.hook == "setsockopt" {
         return Err(NoRule::RawSender);
+    }
+    if attempt.hook == "lan" {
+        let address = attempt.source.map(|source| source.ip().to_canonical().to_string()).unwrap_or_default();
+        let mac = attempt.mac.map_or_else(|| "any".to_owned(), |mac| mac.to_string());
+        return Err(NoRule::LanHost { address, mac });
     }
     let exe = attempt.exe.as_deref().filter(|_| attempt.pid != 0).ok_or(NoRule::NoProgram)?;
     let owned = || exe.to_owned();

@@ -10,7 +10,10 @@ impl Who {
     /// runs; or the host, where no process is known.
     #[must_use]
     pub fn of(attempt: &Attempt) -> Self {
-        if let Some(host) = attempt.host() {
+        if attempt.hook == "lan" {
+            return Self::of_lan_host(attempt);
+        }
+        if let Some(host) = attempt.host_address() {
             return Self::of_host(host);
         }
         let process = attempt.pid != 0;
@@ -22,7 +25,7 @@ impl Who {
             euid: process.then_some(attempt.euid),
             unit: attempt.unit.clone(),
             container: attempt.container.clone(),
-            address: None,
+            ..Self::default()
         };
         let program = match (&who.exe, process) {
             (Some(exe), _) => exe.clone(),
@@ -33,6 +36,23 @@ impl Who {
         let user = if process { format!(" as {}", who.user()) } else { String::new() };
         who.name = format!("{program}{script}{user}{}", who.place());
         who
+    }
+
+    /// A host behind this gateway, and where it is plugged in as far as the gateway can know.
+    fn of_lan_host(attempt: &Attempt) -> Self {
+        let address = attempt.source.map(|source| source.ip().to_canonical().to_string());
+        let mac = attempt.mac.map(|mac| mac.to_string());
+        let called = attempt.host.as_ref().map(|host| host.name.clone());
+        let known = [called, address.clone(), mac.clone().filter(|_| address.is_none())];
+        let mut name = format!("the host {}", known.into_iter().flatten().collect::<Vec<_>>().join(" "));
+        if let Some(interface) = &attempt.interface {
+            name.push_str(&format!(" on {interface}"));
+        }
+        if let Some(vlan) = &attempt.vlan {
+            name.push_str(&format!(" in VLAN {vlan}"));
+        }
+        let (vendor, interface, vlan) = (attempt.vendor.clone(), attempt.interface.clone(), attempt.vlan.clone());
+        Self { name, address, mac, vendor, interface, vlan, ..Self::default() }
     }
 
     /// A host whose programs are not known.

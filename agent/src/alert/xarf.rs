@@ -79,7 +79,7 @@ fn report_id(alert: &Alert, source: &str) -> String {
 
 fn compromise(alert: &Alert) -> String {
     let tests: Vec<String> = alert.tests().iter().map(|kind| format!("{kind}: {}", kind.means())).collect();
-    format!("a program on the host {}", tests.join("; "))
+    format!("what was found: {}", tests.join("; "))
 }
 
 fn description(alert: &Alert) -> String {

@@ -43,7 +43,10 @@ impl Attempt {
     /// the slice of their own. A frame that no process is known to have sent is held against its source.
     #[must_use]
     pub fn subject(&self) -> SubjectId {
-        if let Some(host) = self.host() {
+        if self.hook == "lan" {
+            return self.lan_host();
+        }
+        if let Some(host) = self.host_address() {
             return SubjectId::of_host(host);
         }
         let mut number = [0; 10];
@@ -64,6 +67,17 @@ impl Attempt {
             (None, Some(unit)) => SubjectId::of(fixed.into_iter().chain(["unit"]).chain(lasting(unit))),
             (None, None) => SubjectId::of(fixed),
         }
+    }
+
+    /// A host of the LAN: its card, whatever address it has just now. Where packets show no card, its address, and where that
+    /// came in.
+    fn lan_host(&self) -> SubjectId {
+        if let Some(mac) = self.mac {
+            return SubjectId::of(["lan", &mac.to_string()]);
+        }
+        let address = self.source.map(|source| source.ip().to_canonical().to_string()).unwrap_or_default();
+        let (vlan, interface) = (self.vlan.as_deref(), self.interface.as_deref());
+        SubjectId::of(["lan", &address, vlan.unwrap_or_default(), interface.unwrap_or_default()])
     }
 
     /// The user whose programs are looked at together: on the host or in one container. Whoever may start containers
@@ -152,8 +166,9 @@ impl Attempt {
     }
 
     /// The host that is meant where no process is known: the source of a frame, or of a packet of no unit's.
-    pub(crate) fn host(&self) -> Option<IpAddr> {
-        let placed = self.hook != "frame" && (self.unit.is_some() || self.container.is_some());
+    pub(crate) fn host_address(&self) -> Option<IpAddr> {
+        let placed =
+            !matches!(self.hook.as_str(), "frame" | "lan") && (self.unit.is_some() || self.container.is_some());
         if self.pid != 0 || placed {
             return None;
         }

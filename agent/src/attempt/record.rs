@@ -1,24 +1,23 @@
 //! From the kernel's event to the record that people and scripts read.
 
+mod words;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use jiff::Timestamp;
-use portreeve_abi::{CMDLINE_LEN, Event, Hook, RULE_LOCAL, RULE_NONE, Reason, Taint, Truncated, Verdict};
+use portreeve_abi::{CMDLINE_LEN, Event, Hook, RULE_LOCAL, RULE_NONE, Reason, Truncated, Verdict};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
+use crate::host::{HostName, Mac};
+use crate::policy::vlan_text;
 use crate::subject::{About, Container, Owner, Processes, Surroundings, Users, names_plainly, place};
+use words::{hook_word, interface, protocol_word, reason_word, severity, taints, tcp_flags, truncated, verdict_word};
 
 /// How many generations' rule names are remembered, for events that were on their way when the policy changed.
 const GENERATIONS: usize = 16;
-
-/// include/uapi/linux/in.h.
-const IPPROTO_MPTCP: u16 = 262;
-/// include/linux/socket.h: what a program was refused, by the level of its `setsockopt()`.
-const SOL_PACKET: u16 = 263;
-const SOL_XDP: u16 = 283;
 
 /// One attempt. The JSON has these fields, documented in README.md.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -128,6 +127,21 @@ pub struct Attempt {
     /// The mail domain or the host name that was looked up, where the answer is known.
     #[serde(default)]
     pub domain: Option<String>,
+    /// The MAC address that a LAN host's frame has for its source.
+    #[serde(default)]
+    pub mac: Option<Mac>,
+    /// The VLAN of a LAN host's frame; with two tags the outer one's number, a point, and the inner one's.
+    #[serde(default)]
+    pub vlan: Option<String>,
+    /// What the LAN host is called, and how that is known.
+    #[serde(default)]
+    pub host: Option<HostName>,
+    /// Who has made its card.
+    #[serde(default)]
+    pub vendor: Option<String>,
+    /// How many addresses the card has lately been seen with; 0 where nobody has looked.
+    #[serde(default)]
+    pub mac_addresses: u32,
 }
 
 /// An ancestor of the process.
@@ -157,8 +171,19 @@ impl fmt::Display for Attempt {
         let user = self.user.clone().unwrap_or_else(|| format!("uid {}", self.euid));
         match (self.pid, self.source) {
             (0, Some(source)) if self.hook == "frame" => write!(f, "{time}  {word}  a frame from {source}")?,
+            (0, Some(source)) if self.hook == "lan" => {
+                let name = self.host.as_ref().map(|host| format!("{} ", host.name)).unwrap_or_default();
+                write!(f, "{time}  {word}  host {name}{}", source.ip().to_canonical())?;
+            }
+            (0, None) if self.hook == "lan" => write!(f, "{time}  {word}  a LAN host")?,
             (0, _) => write!(f, "{time}  {word}  (no program)")?,
             (pid, _) => write!(f, "{time}  {word}  {program}[{pid}] {user}")?,
+        }
+        if let Some(mac) = &self.mac {
+            write!(f, " ({mac})")?;
+        }
+        if let Some(vlan) = &self.vlan {
+            write!(f, " in VLAN {vlan}")?;
         }
         if let Some(script) = &self.script {
             write!(f, " running {script}")?;
@@ -194,6 +219,7 @@ impl Attempt {
         let rule = self.rule.as_deref().unwrap_or("?");
         match self.reason.as_str() {
             "rule" => format!("rule \"{rule}\""),
+            "local" if self.hook == "lan" => "mail for this gateway itself".to_owned(),
             "local" => "mail for this host's own loopback".to_owned(),
             "no-rule" => "no rule allows it".to_owned(),
             "no-process" => "no process is behind it".to_owned(),
@@ -208,6 +234,8 @@ impl Attempt {
             "forwarded" => "no socket of this host sent it, and guard.forwarded is \"refuse\"".to_owned(),
             "unclear" => "it might be TCP to a guarded port, and cannot be told".to_owned(),
             "raw-sender" => format!("{} sender that would pass every packet hook", self.protocol),
+            "other-mac" => "a rule allows the address, but not from this MAC address".to_owned(),
+            "other-vlan" => "a rule allows the address, but not in this VLAN".to_owned(),
             "no-memory" => "the kernel had no memory to keep the verdict".to_owned(),
             other => other.to_owned(),
         }
@@ -220,12 +248,21 @@ pub struct Recorder {
     users: Users,
     processes: Processes,
     surroundings: Surroundings,
-    names: VecDeque<(u32, Vec<String>)>,
+    names: VecDeque<(u32, RuleNames)>,
+}
+
+/// The names of a policy's rules, by their numbers.
+#[derive(Clone, Debug, Default)]
+pub struct RuleNames {
+    /// Of this host's programs.
+    pub host: Vec<String>,
+    /// Of LAN hosts.
+    pub lan: Vec<String>,
 }
 
 impl Recorder {
     /// Learns the names of a generation's rules.
-    pub fn policy(&mut self, generation: u32, names: Vec<String>) {
+    pub fn policy(&mut self, generation: u32, names: RuleNames) {
         self.names.retain(|(known, _)| *known != generation);
         self.names.push_front((generation, names));
         self.names.truncate(GENERATIONS);
@@ -236,12 +273,16 @@ impl Recorder {
         self.users.name(uid)
     }
 
-    fn rule(&self, generation: u32, rule: u32) -> Option<String> {
+    fn rule(&self, generation: u32, rule: u32, hook: Hook) -> Option<String> {
         match rule {
             RULE_NONE | RULE_LOCAL => None,
             _ => {
                 let known = self.names.iter().find(|(known, _)| *known == generation);
-                let name = known.and_then(|(_, names)| names.get(rule as usize).cloned());
+                let of = |names: &RuleNames| {
+                    let list = if hook == Hook::Lan { &names.lan } else { &names.host };
+                    list.get(rule as usize).cloned()
+                };
+                let name = known.and_then(|(_, names)| of(names));
                 Some(name.unwrap_or_else(|| format!("rule {} of generation {generation}", u64::from(rule) + 1)))
             }
         }
@@ -288,7 +329,7 @@ impl Recorder {
             time: clock.at(event.time),
             verdict: verdict_word(verdict).to_owned(),
             reason: reason_word(reason).to_owned(),
-            rule: self.rule(event.generation, event.rule),
+            rule: self.rule(event.generation, event.rule, hook),
             severity: severity.to_owned(),
             generation: event.generation,
             hook: hook_word(hook).to_owned(),
@@ -315,7 +356,7 @@ impl Recorder {
             euid: event.euid,
             gid: event.gid,
             egid: event.egid,
-            user: self.users.name(event.euid),
+            user: self.users.name(event.euid).filter(|_| hook != Hook::Lan),
             login_uid: details.login_uid,
             session: place.session,
             cgroup,
@@ -349,97 +390,13 @@ impl Recorder {
             // Nobody looks into the resolver's traffic; captures may have it.
             mx_lookups: false,
             domain: None,
+            host: None,
+            vendor: None,
+            mac_addresses: 0,
+            mac: Mac::from_bytes(&event.mac),
+            vlan: (event.vlan != 0).then(|| vlan_text(event.vlan)),
         })
     }
-}
-
-/// The word of a verdict. A local hand-over is an allowed attempt; its reason says that it was local.
-fn verdict_word(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Allow | Verdict::Local => "allow",
-        Verdict::Deny => "deny",
-        Verdict::Observe => "observe",
-    }
-}
-
-fn reason_word(reason: Reason) -> &'static str {
-    match reason {
-        Reason::Rule => "rule",
-        Reason::Local => "local",
-        Reason::NoRule => "no-rule",
-        Reason::NoProcess => "no-process",
-        Reason::Unreadable => "unreadable",
-        Reason::NoPolicy => "no-policy",
-        Reason::Tainted => "tainted",
-        Reason::AuditRule => "audit-rule",
-        Reason::NoVerdict => "no-verdict",
-        Reason::Forwarded => "forwarded",
-        Reason::Unclear => "unclear",
-        Reason::RawSender => "raw-sender",
-        Reason::NoMemory => "no-memory",
-    }
-}
-
-fn hook_word(hook: Hook) -> &'static str {
-    match hook {
-        Hook::Connect4 => "connect4",
-        Hook::Connect6 => "connect6",
-        Hook::Packet => "packet",
-        Hook::Frame => "frame",
-        Hook::Setsockopt => "setsockopt",
-        Hook::Existing => "existing",
-    }
-}
-
-fn protocol_word(protocol: u16) -> &'static str {
-    match protocol {
-        IPPROTO_MPTCP => "mptcp",
-        SOL_PACKET => "af_packet",
-        SOL_XDP => "af_xdp",
-        _ => "tcp",
-    }
-}
-
-/// The name of a device of the agent's own network namespace; that of another is given as its number.
-fn interface(index: u32) -> Option<String> {
-    if index == 0 {
-        return None;
-    }
-    let name = nix::net::if_::if_indextoname(index).ok();
-    Some(name.and_then(|name| name.into_string().ok()).unwrap_or_else(|| format!("#{index}")))
-}
-
-/// The words of TCP's flags (RFC 9293 §3.1).
-fn tcp_flags(bits: u8) -> Vec<String> {
-    let words = ["fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr"];
-    (0..).zip(words).filter(|(bit, _)| bits >> bit & 1 == 1).map(|(_, word)| word.to_owned()).collect()
-}
-
-fn severity(verdict: Verdict, suspicious: bool) -> &'static str {
-    match (verdict, suspicious) {
-        (_, true) => "warning",
-        (Verdict::Deny | Verdict::Observe, false) => "notice",
-        (Verdict::Allow | Verdict::Local, false) => "info",
-    }
-}
-
-/// The words of taint bits.
-fn taints(bits: u32) -> Vec<String> {
-    let words = [
-        (Taint::LD_PRELOAD, "ld_preload"),
-        (Taint::LD_AUDIT, "ld_audit"),
-        (Taint::LD_LIBRARY_PATH, "ld_library_path"),
-        (Taint::TRACED, "traced"),
-        (Taint::EXE_CHANGED, "exe_changed"),
-        (Taint::EXEC_UNSEEN, "exec_unseen"),
-        (Taint::ENV_UNSEEN, "environment_unseen"),
-    ];
-    words.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, word)| (*word).to_owned()).collect()
-}
-
-fn truncated(bits: u16) -> Vec<String> {
-    let words = [(Truncated::EXE_PATH, "exe"), (Truncated::CGROUP_PATH, "cgroup"), (Truncated::CMDLINE, "cmdline")];
-    words.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, word)| (*word).to_owned()).collect()
 }
 
 /// The NUL-terminated parts of a text of which `used` bytes were written.

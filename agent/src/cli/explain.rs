@@ -7,6 +7,7 @@ use clap::Args as ClapArgs;
 use super::{Outcome, ask, read, say};
 use crate::agent::Explanation;
 use crate::control::{Question, Request};
+use crate::host::Mac;
 use crate::instance::Instance;
 
 /// Say what the verdict would be, the rule, and dimension by dimension why
@@ -15,11 +16,12 @@ use crate::instance::Instance;
     after_help = "Answered with the tables in force, by the code that runs in the kernel. Exit code 0: it would \
                         pass; 1: it would be refused.\n\n\
                         Example: portreeve explain --pid 4711 --to 203.0.113.5:25\n\
-                        Example: portreeve explain --exe /usr/bin/php --user www-data --to 203.0.113.5"
+                        Example: portreeve explain --exe /usr/bin/php --user www-data --to 203.0.113.5\n\
+                        Example: portreeve explain --from 10.0.0.23 --to 203.0.113.5:25"
 )]
 pub(super) struct Args {
     /// A running process; what is given beside it counts instead of what it is
-    #[arg(long, required_unless_present_any = ["exe", "user", "unit"])]
+    #[arg(long, required_unless_present_any = ["exe", "user", "unit", "from"])]
     pid: Option<u32>,
     /// An executable
     #[arg(long, value_name = "PATH")]
@@ -33,6 +35,15 @@ pub(super) struct Args {
     /// The systemd unit, or the cgroup's path
     #[arg(long)]
     unit: Option<String>,
+    /// The address of a LAN host behind this gateway, in place of a process
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["pid", "exe", "user", "group", "unit"])]
+    from: Option<IpAddr>,
+    /// Its MAC address; without it the one that is known for the address
+    #[arg(long, requires = "from")]
+    mac: Option<Mac>,
+    /// The VLAN it is in
+    #[arg(long, requires = "from")]
+    vlan: Option<String>,
     /// The destination, with a port or without for 25
     #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = destination)]
     to: SocketAddr,
@@ -48,6 +59,9 @@ pub(super) fn run(args: &Args, instance: &Instance) -> Outcome {
         user: args.user.clone(),
         group: args.group.clone(),
         unit: args.unit.clone(),
+        from: args.from,
+        mac: args.mac,
+        vlan: args.vlan.clone(),
         to: Some(args.to),
     };
     let value = match ask(instance, &Request::Explain(question)) {

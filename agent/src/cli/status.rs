@@ -89,6 +89,23 @@ fn text(status: &Status) -> String {
     for (index, rule) in policy.rules.iter().enumerate() {
         lines.push(format!("{:<12}{rule}", if index == 0 { "sanctioned" } else { "" }));
     }
+    if let Some(gateway) = &status.gateway {
+        let ports: Vec<String> = gateway.ports.iter().map(u16::to_string).collect();
+        lines.push(format!(
+            "{:<12}{}; TCP {} for LAN hosts; refused with {}; {} hosts counted",
+            "gateway",
+            gateway.mode,
+            ports.join(", "),
+            gateway.refuse_with,
+            gateway.sources
+        ));
+        lines.extend(gateway.rules.iter().map(|rule| format!("{:<12}{rule}", "")));
+        lines.extend(gateway.troubles.iter().map(|trouble| format!("{:<12}{trouble}", "warning")));
+        if gateway.uncounted > 0 {
+            let count = gateway.uncounted;
+            lines.push(format!("{:<12}{count} attempts of LAN hosts are in the totals alone: too many sources", ""));
+        }
+    }
     let since = policy.since.strftime("%Y-%m-%dT%H:%M:%SZ");
     lines.push(format!("{:<12}{}, generation {}, since {since}", "policy", policy.file, policy.generation));
     if policy.last_good {

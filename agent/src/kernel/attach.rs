@@ -9,8 +9,8 @@ use std::os::fd::AsFd as _;
 
 use aya::maps::{Map, ProgramArray};
 use portreeve_abi::{
-    PROGRAM_CONNECT4, PROGRAM_CONNECT6, PROGRAM_EXEC, PROGRAM_EXIT, PROGRAM_FORK, PROGRAM_FRAME_NO, PROGRAM_PACKET,
-    PROGRAM_PACKET_NO, PROGRAM_SETSOCKOPT,
+    PROGRAM_CONNECT4, PROGRAM_CONNECT6, PROGRAM_EXEC, PROGRAM_EXIT, PROGRAM_FORK, PROGRAM_FRAME_NO, PROGRAM_LAN_COUNT,
+    PROGRAM_LAN_JUDGE, PROGRAM_LAN_REFUSE, PROGRAM_PACKET, PROGRAM_PACKET_NO, PROGRAM_SETSOCKOPT,
 };
 
 use super::guard::{Guard, program_fd};
@@ -29,8 +29,11 @@ pub(super) const WATCHES: [(&str, &str, &str); 3] = [
     ("exit", PROGRAM_EXIT, "sched_process_exit"),
 ];
 /// The programs that others end in: the table, the beginning of its pin's name, and what is in it.
-pub(super) const NEXT: [(&str, &str, &str); 2] =
-    [("PR_NEXT_PACKET", "next_packet", PROGRAM_PACKET_NO), ("PR_NEXT_FRAME", "next_frame", PROGRAM_FRAME_NO)];
+pub(super) const NEXT: [(&str, &str, &[&str]); 3] = [
+    ("PR_NEXT_PACKET", "next_packet", &[PROGRAM_PACKET_NO]),
+    ("PR_NEXT_FRAME", "next_frame", &[PROGRAM_FRAME_NO]),
+    ("PR_NEXT_LAN", "next_lan", &[PROGRAM_LAN_JUDGE, PROGRAM_LAN_COUNT, PROGRAM_LAN_REFUSE]),
+];
 /// Says, beside the links, that the guard has once been whole: what stands in for it at a boot need not.
 const WHOLE: &str = "whole";
 
@@ -170,10 +173,13 @@ impl Guard {
             let fd = fd.map_err(|source| KernelError::Pin { path: self.pins.clone(), source })?;
             let map = ProgramArray::try_from(Map::ProgramArray(map));
             let mut map = map.map_err(|source| KernelError::map(table, source))?;
-            let program = self.ebpf.program(next).ok_or(KernelError::NoProgram(next))?;
-            let id = program.info().map_err(|source| KernelError::program(next, source))?.id();
-            let program = program.fd().map_err(|source| KernelError::program(next, source))?;
-            map.set(0, program, 0).map_err(|source| KernelError::map(table, source))?;
+            let mut id = 0;
+            for (place, next) in (0..).zip(next) {
+                let program = self.ebpf.program(next).ok_or(KernelError::NoProgram(next))?;
+                id = program.info().map_err(|source| KernelError::program(next, source))?.id();
+                let program = program.fd().map_err(|source| KernelError::program(next, source))?;
+                map.set(place, program, 0).map_err(|source| KernelError::map(table, source))?;
+            }
             if let Err(error) = sys::freeze(fd.as_fd()) {
                 tracing::warn!("the table {table} is not frozen: {error}");
             }

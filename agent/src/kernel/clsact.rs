@@ -13,19 +13,22 @@ use netlink_packet_route::tc::{
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::netlink::{dump, order};
+use super::sys::Way;
 
 /// The priority of the filters: before all others.
 const PRIORITY: u32 = 1;
 /// `ETH_P_ALL`, include/uapi/linux/if_ether.h.
 const ALL: u16 = 3;
 /// The beginning of the names of this project's programs for devices.
-const OURS: &str = "pr_frame";
+const OURS: [&str; 2] = ["pr_frame", "pr_lan"];
 
 /// The filter of an instance on a device: the number by which the instance knows its filters, the same on every device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     /// The device's index.
     pub(super) device: u32,
+    /// Which of its two sides.
+    pub(super) way: Way,
     /// The filter's handle.
     pub(super) handle: u32,
 }
@@ -43,11 +46,11 @@ pub(super) enum Occupant {
 
 impl Place {
     /// The place of an instance's filter on a device.
-    pub(super) fn of(instance: &str, device: u32) -> Self {
+    pub(super) fn of(instance: &str, device: u32, way: Way) -> Self {
         // FNV-1a (Fowler, Noll, Vo), folded to 15 bits; 0 would let the kernel choose.
         let hash =
             instance.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-        Self { device, handle: ((hash ^ hash >> 15) & 0x7fff) + 1 }
+        Self { device, way, handle: ((hash ^ hash >> 15) & 0x7fff) + 1 }
     }
 
     /// What is there.
@@ -56,11 +59,11 @@ impl Place {
     ///
     /// Those of netlink; a device without the queueing discipline has nothing there.
     pub(super) fn occupant(self) -> io::Result<Occupant> {
-        let found = filters(self.device, TcHandle::MIN_EGRESS)?;
+        let found = filters(self.device, side(self.way))?;
         let Some(filter) = found.iter().find(|filter| self.is_at(&filter.header)) else { return Ok(Occupant::None) };
         let (name, id) = program(filter);
         Ok(match id {
-            Some(id) if name.is_some_and(|name| name.starts_with(OURS)) => Occupant::Ours(id),
+            Some(id) if name.is_some_and(|name| OURS.iter().any(|ours| name.starts_with(ours))) => Occupant::Ours(id),
             Some(_) | None => Occupant::Other,
         })
     }
@@ -101,7 +104,7 @@ impl Place {
     }
 
     fn message(self) -> TcMessage {
-        let mut message = at(self.device, TcHandle::MIN_EGRESS);
+        let mut message = at(self.device, side(self.way));
         message.header.handle = self.handle.into();
         message.header.info = PRIORITY << 16 | u32::from(ALL.to_be());
         message
@@ -121,7 +124,16 @@ pub(super) fn add_discipline(device: u32) -> io::Result<bool> {
     let flags = NLM_F_CREATE | NLM_F_EXCL;
     match order(NETLINK_ROUTE, RouteNetlinkMessage::NewQueueDiscipline(discipline(device)), flags, None) {
         Ok(()) => Ok(true),
-        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+            // The older one has its place, and one side for both ways.
+            match kind(device)?.as_deref() {
+                Some("ingress") => {
+                    let why = "it has an ingress queueing discipline; replace it: tc qdisc replace dev … clsact";
+                    Err(io::Error::other(why))
+                }
+                Some(_) | None => Ok(false),
+            }
+        }
         Err(error) => Err(error),
     }
 }
@@ -140,6 +152,19 @@ pub(super) fn remove_discipline(device: u32) -> io::Result<()> {
     order(NETLINK_ROUTE, RouteNetlinkMessage::DelQueueDiscipline(discipline(device)), 0, None)
 }
 
+/// The kind of a device's queueing discipline for filters, if it has one.
+fn kind(device: u32) -> io::Result<Option<String>> {
+    let message = TcMessage::with_index(device as i32);
+    let found = dump(NETLINK_ROUTE, RouteNetlinkMessage::GetQueueDiscipline(message))?;
+    let of_filters = found.into_iter().find_map(|message| {
+        let RouteNetlinkMessage::NewQueueDiscipline(found) = message else { return None };
+        let ours = found.header.index == device as i32 && found.header.handle.major == u16::MAX;
+        let name = |attribute| if let TcAttribute::Kind(kind) = attribute { Some(kind) } else { None };
+        found.attributes.into_iter().filter(|_| ours).find_map(name)
+    });
+    Ok(of_filters)
+}
+
 fn discipline(device: u32) -> TcMessage {
     let mut message = at(device, TcHandle::CLSACT.minor);
     message.header.handle = TcHandle { major: u16::MAX, minor: 0 };
@@ -152,6 +177,13 @@ fn at(device: u32, side: u16) -> TcMessage {
     let mut message = TcMessage::with_index(device as i32);
     message.header.parent = TcHandle { major: u16::MAX, minor: side };
     message
+}
+
+fn side(way: Way) -> u16 {
+    match way {
+        Way::In => TcHandle::MIN_INGRESS,
+        Way::Out => TcHandle::MIN_EGRESS,
+    }
 }
 
 /// The filters on one side of a device.

@@ -1,14 +1,14 @@
 //! The devices of a network namespace, the thread's: what their frames begin with, and whether they lead inwards.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
-use netlink_sys::protocols::NETLINK_ROUTE;
-use portreeve_abi::{PROGRAM_FRAME, PROGRAM_FRAME_IN, PROGRAM_FRAME_IP};
+use portreeve_abi::{
+    PROGRAM_FRAME, PROGRAM_FRAME_IN, PROGRAM_FRAME_IP, PROGRAM_FRAME_IP_IN, PROGRAM_LAN, PROGRAM_LAN_IP,
+};
 
-use super::netlink::dump;
+use super::sys::Way;
+use crate::host::{Link, links};
 use crate::policy::matches;
 
 /// What the frames of a device begin with.
@@ -16,10 +16,12 @@ use crate::policy::matches;
 pub(super) enum Framing {
     /// An Ethernet header.
     Ethernet,
-    /// The same, on a device that leads to containers or virtual machines of this host alone.
+    /// The same, on a device that leads to containers or virtual machines of this host alone, or a LAN interface.
     Inside,
     /// The IP header.
     Ip,
+    /// The same, on a LAN interface.
+    IpInside,
     /// Something that carries no IP, or in a way of its own.
     Foreign,
 }
@@ -37,12 +39,24 @@ impl Framing {
     }
 
     /// The program for such frames.
-    pub(super) fn program(self) -> Option<&'static str> {
+    pub(super) fn program(self, way: Way) -> Option<&'static str> {
+        match (self, way) {
+            (Self::Ethernet, Way::Out) => Some(PROGRAM_FRAME),
+            (Self::Inside, Way::Out) => Some(PROGRAM_FRAME_IN),
+            (Self::Ip, Way::Out) => Some(PROGRAM_FRAME_IP),
+            (Self::IpInside, Way::Out) => Some(PROGRAM_FRAME_IP_IN),
+            (Self::Ethernet | Self::Inside, Way::In) => Some(PROGRAM_LAN),
+            (Self::Ip | Self::IpInside, Way::In) => Some(PROGRAM_LAN_IP),
+            (Self::Foreign, _) => None,
+        }
+    }
+
+    /// What it is on a device that leads inwards.
+    fn inwards(self) -> Self {
         match self {
-            Self::Ethernet => Some(PROGRAM_FRAME),
-            Self::Inside => Some(PROGRAM_FRAME_IN),
-            Self::Ip => Some(PROGRAM_FRAME_IP),
-            Self::Foreign => None,
+            Self::Ethernet | Self::Inside => Self::Inside,
+            Self::Ip | Self::IpInside => Self::IpInside,
+            Self::Foreign => Self::Foreign,
         }
     }
 }
@@ -53,98 +67,66 @@ pub(super) struct Found {
     pub(super) index: u32,
     pub(super) name: String,
     pub(super) framing: Framing,
+    /// It is a LAN interface.
+    pub(super) lan: bool,
+    /// It is a port of a bridge.
+    pub(super) bridged: bool,
 }
 
-/// All devices; those whose names match one of the patterns of `inside` may lead inwards.
-pub(super) fn all(inside: &[String]) -> io::Result<Vec<Found>> {
-    let mut devices = BTreeMap::new();
-    for address in nix::ifaddrs::getifaddrs()? {
-        let Some(link) = address.address.as_ref().and_then(|address| address.as_link_addr()) else { continue };
-        let (index, kind) = (link.ifindex() as u32, link.hatype());
-        devices.insert(index, Found { index, name: address.interface_name, framing: Framing::of(kind) });
-    }
-    let named = |device: &Found| inside.iter().any(|pattern| matches(pattern, &device.name));
-    if devices.values().any(named) {
-        let named: BTreeSet<u32> = devices.values().filter(|device| named(device)).map(|device| device.index).collect();
-        for index in inward(&named) {
-            if let Some(device) = devices.get_mut(&index)
-                && device.framing == Framing::Ethernet
-            {
-                device.framing = Framing::Inside;
-            }
+/// All devices; those whose names match one of the patterns of `inside` may lead inwards, those of `lan` are LAN
+/// interfaces.
+///
+/// By netlink: `getifaddrs` (glibc's) leaves out devices without an address of their own, as WireGuard's, TUN's and PPP's are.
+pub(super) fn all(inside: &[String], lan: &[String]) -> io::Result<Vec<Found>> {
+    let links = links().map_err(io::Error::other)?;
+    let named = |patterns: &[String], link: &Link| patterns.iter().any(|pattern| matches(pattern, &link.name));
+    let inwards = inward(&links, |link| named(inside, link));
+    let found = links.iter().map(|link| {
+        let framing = Framing::of(link.hardware);
+        let is_lan = named(lan, link);
+        // What goes to a LAN is nothing of this guard's unless it is this host's own.
+        let leads_inwards = is_lan || (framing == Framing::Ethernet && inwards.contains(&link.index));
+        Found {
+            index: link.index,
+            name: link.name.clone(),
+            framing: if leads_inwards { framing.inwards() } else { framing },
+            lan: is_lan,
+            bridged: link.master.is_some_and(|master| is_bridge(&links, master)),
         }
-    }
-    Ok(devices.into_values().collect())
+    });
+    Ok(found.collect())
+}
+
+fn is_bridge(links: &[Link], index: u32) -> bool {
+    links.iter().any(|link| link.index == index && link.kind.as_deref() == Some("bridge"))
+}
+
+/// The addresses of the thread's network namespace, IPv4 in its mapped form.
+pub(super) fn own_addresses() -> io::Result<BTreeSet<[u8; 16]>> {
+    let addresses = nix::ifaddrs::getifaddrs()?.filter_map(|found| {
+        let address = found.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| v4.ip().to_ipv6_mapped().octets());
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().octets()))
+    });
+    Ok(addresses.collect())
 }
 
 /// Which devices lead inwards: of the named ones, veth and TAP devices, and bridges with no other ports than such; and the
-/// ports of these bridges. None where the kernel's answer is not understood: then all are guarded like any other.
-fn inward(named: &BTreeSet<u32>) -> BTreeSet<u32> {
-    let links = match dump(NETLINK_ROUTE, RouteNetlinkMessage::GetLink(LinkMessage::default())) {
-        Ok(links) => links,
-        Err(error) => {
-            tracing::warn!("cannot tell which devices lead inwards: {error}");
-            return BTreeSet::new();
-        }
-    };
-    let links: Vec<Link> = links.iter().filter_map(Link::of).collect();
+/// ports of these bridges.
+fn inward(links: &[Link], named: impl Fn(&Link) -> bool) -> BTreeSet<u32> {
+    // At the other end of these is something of this host's.
+    let is_virtual = |link: &Link| matches!(link.kind.as_deref(), Some("veth" | "tun"));
     let mut inward = BTreeSet::new();
-    for link in links.iter().filter(|link| named.contains(&link.index)) {
-        match link.kind {
-            Kind::Virtual if link.bridge.is_none() => {
+    for link in links.iter().filter(|link| named(link)) {
+        if is_virtual(link) && link.master.is_none() {
+            inward.insert(link.index);
+        } else if link.kind.as_deref() == Some("bridge") {
+            let ports: Vec<&Link> = links.iter().filter(|port| port.master == Some(link.index)).collect();
+            if ports.iter().all(|port| is_virtual(port)) {
                 inward.insert(link.index);
+                inward.extend(ports.iter().map(|port| port.index));
             }
-            Kind::Bridge => {
-                let ports: Vec<&Link> = links.iter().filter(|port| port.bridge == Some(link.index)).collect();
-                if ports.iter().all(|port| port.kind == Kind::Virtual) {
-                    inward.insert(link.index);
-                    inward.extend(ports.iter().map(|port| port.index));
-                }
-            }
-            Kind::Virtual | Kind::Other => {}
         }
     }
     inward
-}
-
-/// What a device is, as far as it matters where it leads.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// A veth or TAP device: at its other end is something of this host's.
-    Virtual,
-    Bridge,
-    Other,
-}
-
-struct Link {
-    index: u32,
-    kind: Kind,
-    /// The bridge (or bond, or VRF) it is a port of.
-    bridge: Option<u32>,
-}
-
-impl Link {
-    fn of(message: &RouteNetlinkMessage) -> Option<Self> {
-        let RouteNetlinkMessage::NewLink(link) = message else { return None };
-        let mut found = Self { index: link.header.index, kind: Kind::Other, bridge: None };
-        for attribute in &link.attributes {
-            if let LinkAttribute::Controller(bridge) = attribute {
-                found.bridge = Some(*bridge).filter(|bridge| *bridge != 0);
-            } else if let LinkAttribute::LinkInfo(infos) = attribute {
-                found.kind = infos.iter().find_map(kind).unwrap_or(Kind::Other);
-            }
-        }
-        Some(found)
-    }
-}
-
-fn kind(info: &LinkInfo) -> Option<Kind> {
-    let LinkInfo::Kind(kind) = info else { return None };
-    Some(if matches!(kind, InfoKind::Veth | InfoKind::Tun) {
-        Kind::Virtual
-    } else if *kind == InfoKind::Bridge {
-        Kind::Bridge
-    } else {
-        Kind::Other
-    })
 }

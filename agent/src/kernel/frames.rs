@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -13,24 +14,28 @@ use super::clsact::{self, Occupant, Place};
 use super::devices::{self, Found, Framing};
 use super::guard::{Guard, program_fd};
 use super::status::HookStatus;
-use super::sys::{self, Target};
+use super::sys::{self, Target, Way};
 use super::{KernelError, netns};
+use crate::policy::matches;
 
-/// The beginning of the names of the devices' links.
-const LINK: &str = "frame-";
+/// The beginning of the names of the devices' links, by the way the frames go.
+const OUT: &str = "frame-";
+const IN: &str = "lan-";
 /// The beginning of the names that say which devices' queueing discipline is this project's.
 const DISCIPLINE: &str = "clsact-";
 
 /// How often namespaces are looked for in places where there are seldom any.
 const THOROUGH: Duration = Duration::from_secs(10);
 
-/// A device: its network namespace, and its index there.
+/// One side of a device: its network namespace, its index there, and the way the frames go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Device {
     /// The namespace's inode number.
     pub netns: u64,
     /// The device's index.
     pub index: u32,
+    /// Out of this host; or in, by a LAN interface.
+    pub way: Way,
 }
 
 /// How a device stands.
@@ -59,6 +64,14 @@ pub struct Frames {
     pub(super) everywhere: bool,
     /// The names of devices that may lead inwards.
     pub(super) inside: Vec<String>,
+    /// The names of LAN interfaces of the agent's own namespace, with `*` and `?`.
+    pub(super) lan: Vec<String>,
+    /// The agent's own namespace.
+    own: u64,
+    /// This host's own addresses, as the programs know them.
+    pub(super) addresses: BTreeSet<[u8; 16]>,
+    /// The LAN interfaces as the programs know them.
+    pub(super) lan_devices: BTreeMap<u32, u32>,
     devices: BTreeMap<Device, (Found, State)>,
     /// The kernel has tcx.
     tcx: bool,
@@ -75,11 +88,17 @@ pub struct Frames {
 impl Frames {
     pub(super) fn new(instance: &str, everywhere: bool) -> Self {
         // The loopback device has the same number in every namespace (LOOPBACK_IFINDEX, include/net/flow.h).
-        let tcx = sys::tcx_links(1).inspect_err(|error| tracing::info!("the kernel has no tcx: {error}")).is_ok();
+        let tcx =
+            sys::tcx_links(1, Way::Out).inspect_err(|error| tracing::info!("the kernel has no tcx: {error}")).is_ok();
         Self {
             instance: instance.to_owned(),
             everywhere,
             inside: Vec::new(),
+            lan: Vec::new(),
+            own: fs::metadata("/proc/self/ns/net").map_or(0, |own| own.ino()),
+            addresses: BTreeSet::new(),
+            // No device has this number: what an agent before this one has told is compared with what is there now.
+            lan_devices: BTreeMap::from([(0, 0)]),
             devices: BTreeMap::new(),
             tcx,
             before: BTreeSet::new(),
@@ -89,20 +108,57 @@ impl Frames {
         }
     }
 
-    pub(super) fn status(&self) -> HookStatus {
-        let failed = self.devices.values().find_map(|(found, state)| match state {
+    /// The devices of one way.
+    fn of(&self, way: Way) -> impl Iterator<Item = &(Found, State)> {
+        self.devices.iter().filter(move |(device, _)| device.way == way).map(|(_, found)| found)
+    }
+
+    /// What could not be attached.
+    fn failed(&self, way: Way) -> Option<String> {
+        self.of(way).find_map(|(found, state)| match state {
             State::Failed(why) => Some(format!("{}: {why}", found.name)),
             State::Tcx | State::Clsact | State::Foreign => None,
-        });
+        })
+    }
+
+    /// How the LAN interfaces stand; `None` where the policy names none.
+    pub(super) fn lan_status(&self) -> Option<HookStatus> {
+        if self.lan.is_empty() {
+            return None;
+        }
+        let foreign = self.of(Way::In).find(|(_, state)| *state == State::Foreign);
+        let foreign = foreign.map(|(found, _)| format!("{}: its frames carry no IP that could be parsed", found.name));
+        let failed = self.failed(Way::In).or(foreign);
+        let on: Vec<&str> = self.of(Way::In).map(|(found, _)| found.name.as_str()).collect();
+        let missing = self.lan.iter().filter(|pattern| !on.iter().any(|name| matches(pattern, name)));
+        let missing: Vec<&str> = missing.map(String::as_str).collect();
+        let state = match (&failed, on.is_empty()) {
+            (Some(_), _) => "failed",
+            (None, false) => "active",
+            // Nothing of a LAN can come in.
+            (None, true) => "waiting",
+        };
+        let mut status = HookStatus::new("lan", state, None, failed);
+        let means = if self.tcx { "tcx" } else { "clsact" };
+        let mut by = if on.is_empty() { "on no interface".to_owned() } else { format!("{means} on {}", on.join(", ")) };
+        if !missing.is_empty() {
+            by.push_str(&format!("; there is no {} yet", missing.join(", ")));
+        }
+        status.by = Some(by);
+        status.optional = state == "waiting";
+        Some(status)
+    }
+
+    pub(super) fn status(&self) -> HookStatus {
+        let failed = self.failed(Way::Out);
         let skipped = self.skipped.iter().next().map(|(netns, why)| format!("network namespace {netns}: {why}"));
         let failed = failed.or(skipped);
         let state = if failed.is_none() && !self.devices.is_empty() { "active" } else { "failed" };
         let mut status = HookStatus::new("frame", state, None, failed);
         let names = |wanted: &State, inside: bool| {
-            let wanted = self
-                .devices
-                .values()
-                .filter(|(found, state)| state == wanted && (found.framing == Framing::Inside) == inside);
+            let leads_inside = |framing| matches!(framing, Framing::Inside | Framing::IpInside);
+            let wanted =
+                self.of(Way::Out).filter(|(found, state)| state == wanted && leads_inside(found.framing) == inside);
             wanted.map(|(found, _)| found.name.as_str()).collect::<Vec<_>>().join(", ")
         };
         let means = if self.tcx { ("tcx", State::Tcx) } else { ("clsact", State::Clsact) };
@@ -122,7 +178,18 @@ impl Frames {
 /// The name of a device's link.
 fn link_name(device: Device) -> String {
     // The BPF file system takes no name with a dot in it.
-    format!("{LINK}{}-{}", device.netns, device.index)
+    format!("{}{}-{}", beginning(device.way), device.netns, device.index)
+}
+
+fn beginning(way: Way) -> &'static str {
+    match way {
+        Way::In => IN,
+        Way::Out => OUT,
+    }
+}
+
+fn is_link(name: &str) -> bool {
+    name.starts_with(OUT) || name.starts_with(IN)
 }
 
 impl Guard {
@@ -181,9 +248,26 @@ impl Guard {
 
     /// In the namespace of the thread.
     fn follow_here(&mut self, netns: u64, seen: &mut BTreeSet<Device>, alarms: &mut Vec<String>) -> io::Result<()> {
-        for found in devices::all(&self.frames.inside)? {
-            let device = Device { netns, index: found.index };
+        let own = netns == self.frames.own;
+        if own && !self.frames.lan.is_empty() {
+            self.follow_addresses();
+        }
+        let lan: &[String] = if own { &self.frames.lan } else { &[] };
+        let found = devices::all(&self.frames.inside, lan)?;
+        if own {
+            self.follow_lan_devices(&found);
+        }
+        let sides = found.into_iter().flat_map(|found| {
+            let inwards = found.lan.then(|| (Way::In, found.clone()));
+            [(Way::Out, found)].into_iter().chain(inwards)
+        });
+        for (way, found) in sides {
+            let device = Device { netns, index: found.index, way };
             seen.insert(device);
+            if own && !self.frames.tcx && way == Way::Out && !found.lan && !self.frames.devices.contains_key(&device) {
+                // An agent before this one may have had it for a LAN interface.
+                self.clear(Device { way: Way::In, ..device });
+            }
             // One that leads elsewhere than before is as good as new.
             let known = self.frames.devices.get(&device).filter(|(before, _)| before.framing == found.framing);
             let known = known.map(|(_, state)| state.clone());
@@ -192,8 +276,9 @@ impl Guard {
                 Standing::Behind(link) => {
                     if self.frames.before.insert((device, link)) {
                         alarms.push(format!(
-                            "frame: on {} the program of another's link (id {link}) comes before ours, which sees only what \
+                            "{}: on {} the program of another's link (id {link}) comes before ours, which sees only what \
                              that lets on",
+                            way.word(),
                             found.name
                         ));
                     }
@@ -208,7 +293,7 @@ impl Guard {
                 Err(error) => State::Failed(error.to_string()),
             };
             if let (Some(State::Tcx | State::Clsact), State::Tcx | State::Clsact) = (&known, &state) {
-                alarms.push(format!("frame: {why} {}; it was put back", found.name));
+                alarms.push(format!("{}: {why} {}; it was put back", way.word(), found.name));
             }
             if let State::Failed(why) = &state
                 && known.as_ref() != Some(&state)
@@ -222,7 +307,7 @@ impl Guard {
 
     /// Whether a device has this agent's program.
     fn standing(&self, device: Device, found: &Found, known: Option<&State>) -> Standing {
-        let Some(program) = found.framing.program() else {
+        let Some(program) = found.framing.program(device.way) else {
             let said = matches!(known, Some(State::Foreign));
             return if said { Standing::There } else { Standing::Not("") };
         };
@@ -240,12 +325,12 @@ impl Guard {
                 if !self.links.is_pinned(&name) {
                     return Standing::Not("its pin is gone for");
                 }
-                match sys::tcx_links(device.index).ok().and_then(|links| links.first().copied()) {
+                match sys::tcx_links(device.index, device.way).ok().and_then(|links| links.first().copied()) {
                     Some(first) if first != info.id => Standing::Behind(first),
                     Some(_) | None => Standing::There,
                 }
             }
-            Some(State::Clsact) => match Place::of(&self.frames.instance, device.index).occupant() {
+            Some(State::Clsact) => match Place::of(&self.frames.instance, device.index, device.way).occupant() {
                 Ok(Occupant::Ours(id)) if Some(id) == program => Standing::There,
                 Ok(Occupant::Ours(_) | Occupant::Other) => Standing::Not("another program is in its place on"),
                 Ok(Occupant::None) => Standing::Not("it is gone from"),
@@ -261,43 +346,43 @@ impl Guard {
 
     /// Attaches to one device.
     fn attach_device(&mut self, device: Device, found: &Found) -> Result<State, KernelError> {
-        let Some(program) = found.framing.program() else { return Ok(State::Foreign) };
+        let Some(program) = found.framing.program(device.way) else { return Ok(State::Foreign) };
         if self.frames.tcx {
             self.attach_tcx(device, program)?;
             return Ok(State::Tcx);
         }
-        let fail = |source| KernelError::Attach { hook: "tc egress", source };
+        let fail = |source| KernelError::Attach { hook: "tc", source };
         if clsact::add_discipline(device.index).map_err(fail)? {
             let mark = self.pins.join(format!("{DISCIPLINE}{}-{}", device.netns, device.index));
             if let Err(error) = fs::create_dir_all(&mark) {
                 tracing::debug!("{}: {error}", mark.display());
             }
         }
-        let place = Place::of(&self.frames.instance, device.index);
+        let place = Place::of(&self.frames.instance, device.index, device.way);
         place.put(program_fd(&self.ebpf, program)?, program).map_err(fail)?;
         Ok(State::Clsact)
     }
 
     fn attach_tcx(&mut self, device: Device, program: &'static str) -> Result<(), KernelError> {
-        let fail = |source| KernelError::Attach { hook: "tcx egress", source };
+        let fail = |source| KernelError::Attach { hook: "tcx", source };
         let name = link_name(device);
         let program = program_fd(&self.ebpf, program)?;
         // A device that came from another namespace has brought its link along.
-        let there = sys::tcx_links(device.index).map_err(fail)?;
-        let ours = self.links.names(|name, info| name.starts_with(LINK) && there.contains(&info.id));
+        let there = sys::tcx_links(device.index, device.way).map_err(fail)?;
+        let ours = self.links.names(|name, info| name.starts_with(beginning(device.way)) && there.contains(&info.id));
         if let Some(ours) = ours.first()
             && let Some((link, _)) = self.links.held(ours)
         {
             sys::link_update(link, program).map_err(fail)?;
             return if *ours == name { self.links.pin_again(&name) } else { self.links.rename(ours, &name) };
         }
-        let link = sys::link_create(program, Target::Device(device.index)).map_err(fail)?;
+        let link = sys::link_create(program, Target::Device(device.index, device.way)).map_err(fail)?;
         self.links.keep(&name, link)
     }
 
     /// Lets the links go that an agent before this one has left for devices that are no more.
     pub(super) fn sweep_devices(&mut self) {
-        for name in self.links.names(|name, info| name.starts_with(LINK) && info.device == 0) {
+        for name in self.links.names(|name, info| is_link(name) && info.device == 0) {
             self.links.release(&name);
         }
     }
@@ -311,9 +396,30 @@ impl Guard {
             self.frames.devices.remove(&device);
             self.frames.before.retain(|(before, _)| *before != device);
             let name = link_name(device);
-            if self.links.held(&name).is_some_and(|(_, info)| info.device == 0) {
+            // A LAN interface may be one no longer, and still be there.
+            if device.way == Way::In || self.links.held(&name).is_some_and(|(_, info)| info.device == 0) {
                 self.links.release(&name);
             }
+            if device.way == Way::In && !self.frames.tcx {
+                self.clear(device);
+            }
+        }
+        // What an agent before this one has left on interfaces that are none of a LAN's any more.
+        if skipped.contains_key(&self.frames.own) {
+            return;
+        }
+        let wanted: BTreeSet<String> = seen.iter().map(|device| link_name(*device)).collect();
+        for name in self.links.names(|name, _| name.starts_with(IN) && !wanted.contains(name)) {
+            self.links.release(&name);
+        }
+    }
+
+    /// Takes the filter from a device of the agent's own namespace that is no LAN interface any more.
+    fn clear(&self, device: Device) {
+        match Place::of(&self.frames.instance, device.index, device.way).clear() {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
+            Err(error) => tracing::warn!("cannot take the filter from device {}: {error}", device.index),
         }
     }
 }
@@ -330,10 +436,11 @@ pub(super) fn detach(instance: &str, pins: &Path) -> io::Result<()> {
     netns::add_held(&mut namespaces, &mut skipped);
     for (netns, file) in &namespaces {
         let cleared = netns::within(file, || {
-            for found in devices::all(&[])? {
+            for found in devices::all(&[], &[])? {
                 let ours = pins.join(format!("{DISCIPLINE}{netns}-{}", found.index)).exists();
-                let cleared = Place::of(instance, found.index)
+                let cleared = Place::of(instance, found.index, Way::In)
                     .clear()
+                    .and_then(|()| Place::of(instance, found.index, Way::Out).clear())
                     .and_then(|()| if ours { clsact::remove_discipline(found.index) } else { Ok(()) });
                 if let Err(error) = cleared {
                     tracing::warn!("{}: {error}", found.name);

@@ -23,6 +23,7 @@ const CGROUP_INET_EGRESS: u32 = 1;
 const CGROUP_INET4_CONNECT: u32 = 10;
 const CGROUP_INET6_CONNECT: u32 = 11;
 const CGROUP_SETSOCKOPT: u32 = 22;
+const TCX_INGRESS: u32 = 46;
 const TCX_EGRESS: u32 = 47;
 /// `BPF_F_BEFORE`: with nothing named, before all others.
 const BEFORE: u32 = 1 << 3;
@@ -138,8 +139,35 @@ pub enum Target<'a> {
     Connect6(BorrowedFd<'a>),
     /// On a cgroup, at cgroup/setsockopt.
     Setsockopt(BorrowedFd<'a>),
-    /// On the device of this index in the thread's network namespace, at tcx egress, before all other programs.
-    Device(u32),
+    /// On the device of this index in the thread's network namespace, at tcx, before all other programs.
+    Device(u32, Way),
+}
+
+/// Which way frames go through a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Way {
+    /// Into this host, by tc ingress.
+    In,
+    /// Out of it, by tc egress.
+    Out,
+}
+
+impl Way {
+    /// The hook's name.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::In => "lan",
+            Self::Out => "frame",
+        }
+    }
+
+    fn tcx(self) -> u32 {
+        match self {
+            Self::In => TCX_INGRESS,
+            Self::Out => TCX_EGRESS,
+        }
+    }
 }
 
 /// Attaches a program; it stays as long as the link is open or pinned. Links on cgroups since Linux 5.7, tcx since 6.6.
@@ -154,7 +182,7 @@ pub fn link_create(program: BorrowedFd<'_>, target: Target<'_>) -> io::Result<Ow
         Target::Connect4(cgroup) => (fd(cgroup), CGROUP_INET4_CONNECT, 0),
         Target::Connect6(cgroup) => (fd(cgroup), CGROUP_INET6_CONNECT, 0),
         Target::Setsockopt(cgroup) => (fd(cgroup), CGROUP_SETSOCKOPT, 0),
-        Target::Device(index) => (index, TCX_EGRESS, BEFORE),
+        Target::Device(index, way) => (index, way.tcx(), BEFORE),
     };
     let prog_fd = program.as_raw_fd() as u32;
     let mut attributes = LinkCreate { prog_fd, target, attach_type, flags, ..LinkCreate::default() };
@@ -225,19 +253,19 @@ pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     })
 }
 
-/// The links of a device of the thread's network namespace at tcx egress, in their order; 0 for a program without one.
+/// The links of a device of the thread's network namespace at tcx, in their order; 0 for a program without one.
 /// Since Linux 6.6.
 ///
 /// # Errors
 ///
 /// Those of the system call; EINVAL where the kernel has no tcx.
-pub fn tcx_links(device: u32) -> io::Result<Vec<u32>> {
+pub fn tcx_links(device: u32, way: Way) -> io::Result<Vec<u32>> {
     // More than the kernel lets a device have (BPF_MPROG_MAX, include/linux/bpf_mprog.h).
     let mut links = vec![0_u32; 64];
     let mut programs = vec![0_u32; links.len()];
     let mut attributes = ProgQuery {
         target: device,
-        attach_type: TCX_EGRESS,
+        attach_type: way.tcx(),
         prog_ids: programs.as_mut_ptr() as u64,
         count: links.len() as u32,
         link_ids: links.as_mut_ptr() as u64,

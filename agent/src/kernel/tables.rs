@@ -7,7 +7,8 @@ use aya::Pod;
 use aya::maps::MapError;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use portreeve_abi::{
-    ActivePolicy, CgroupKey, CgroupNode, DestKey, ExeKey, IdKey, PORT_WORDS, PolicyHeader, PortKey, RuleSet,
+    ActivePolicy, CgroupKey, CgroupNode, DestKey, ExeKey, IdKey, LanHeader, MacKey, PORT_WORDS, PolicyHeader, PortKey,
+    RuleSet,
 };
 
 use super::guard::Guard;
@@ -41,7 +42,6 @@ impl Guard {
     ///
     /// Why it could not be written; the policy before it stays in force then, whole.
     pub fn apply(&mut self, policy: &Compiled) -> Result<(), KernelError> {
-        self.frames.inside.clone_from(&policy.inside);
         let before = self.active_generation()?;
         // What an agent that died in the middle of this has left.
         self.sweep(before)?;
@@ -56,6 +56,8 @@ impl Guard {
             self.end_refused();
         }
         self.activate(ActivePolicy { generation, coming: 0 })?;
+        self.frames.inside.clone_from(&policy.inside);
+        self.frames.lan.clone_from(&policy.lan.interfaces);
         sys::wait_for_running_programs();
         if self.is_attached() {
             // What connected in the meantime, to a port that was not guarded yet.
@@ -92,15 +94,21 @@ impl Guard {
         self.fill("PR_GROUP", &policy.group)?;
         self.fill("PR_CGROUP", &policy.cgroup)?;
         self.fill("PR_PORT", &policy.port)?;
-        let mut trie = self.destinations()?;
-        for (bits, key, rules) in &policy.destination {
-            trie.insert(&Key::new(*bits, *key), rules, 0).map_err(|source| KernelError::map("PR_DEST", source))?;
-        }
+        self.fill_trie("PR_DEST", &policy.destination)?;
+        self.fill("PR_LAN_MAC", &policy.lan.mac)?;
+        self.fill("PR_LAN_VLAN", &policy.lan.vlan)?;
+        self.fill("PR_LAN_PORT", &policy.lan.port)?;
+        self.fill_trie("PR_LAN_FROM", &policy.lan.from)?;
+        self.fill_trie("PR_LAN_TO", &policy.lan.to)?;
         let slot = policy.header.generation & 1;
-        let mut ports = self.array::<u64>("PR_PORTS")?;
-        for (index, word) in (slot * PORT_WORDS as u32..).zip(policy.ports.iter()) {
-            ports.set(index, *word, 0).map_err(|source| KernelError::map("PR_PORTS", source))?;
+        for (name, words) in [("PR_PORTS", &policy.ports), ("PR_LAN_PORTS", &policy.lan.ports)] {
+            let mut ports = self.array::<u64>(name)?;
+            for (index, word) in (slot * PORT_WORDS as u32..).zip(words.iter()) {
+                ports.set(index, *word, 0).map_err(|source| KernelError::map(name, source))?;
+            }
         }
+        let mut lan = self.array::<LanHeader>("PR_LAN_HEADER")?;
+        lan.set(slot, policy.lan.header, 0).map_err(|source| KernelError::map("PR_LAN_HEADER", source))?;
         let mut header = self.array::<PolicyHeader>("PR_HEADER")?;
         header.set(slot, policy.header, 0).map_err(|source| KernelError::map("PR_HEADER", source))
     }
@@ -113,9 +121,17 @@ impl Guard {
         Ok(())
     }
 
-    fn destinations(&mut self) -> Result<LpmTrie<&mut aya::maps::MapData, DestKey, RuleSet>, KernelError> {
-        let map = self.ebpf.map_mut("PR_DEST").ok_or(KernelError::NoMap("PR_DEST"))?;
-        map.try_into().map_err(|source| KernelError::map("PR_DEST", source))
+    fn fill_trie(&mut self, name: &'static str, entries: &[(u32, DestKey, RuleSet)]) -> Result<(), KernelError> {
+        let mut trie = self.trie(name)?;
+        for (bits, key, rules) in entries {
+            trie.insert(&Key::new(*bits, *key), rules, 0).map_err(|source| KernelError::map(name, source))?;
+        }
+        Ok(())
+    }
+
+    fn trie(&mut self, name: &'static str) -> Result<LpmTrie<&mut aya::maps::MapData, DestKey, RuleSet>, KernelError> {
+        let map = self.ebpf.map_mut(name).ok_or(KernelError::NoMap(name))?;
+        map.try_into().map_err(|source| KernelError::map(name, source))
     }
 
     /// Deletes every entry of another generation than `keep`.
@@ -125,14 +141,19 @@ impl Guard {
         self.sweep_map::<IdKey, RuleSet>("PR_GROUP", |key| key.generation == keep)?;
         self.sweep_map::<CgroupKey, CgroupNode>("PR_CGROUP", |key| key.generation == keep)?;
         self.sweep_map::<PortKey, RuleSet>("PR_PORT", |key| key.generation == keep)?;
-        let mut trie = self.destinations()?;
-        let stale: Vec<_> = trie
-            .keys()
-            .filter(|key| key.as_ref().map_or(true, |key| key.data().generation != keep.to_ne_bytes()))
-            .collect::<Result<_, MapError>>()
-            .map_err(|source| KernelError::map("PR_DEST", source))?;
-        for key in stale {
-            trie.remove(&key).map_err(|source| KernelError::map("PR_DEST", source))?;
+        self.sweep_map::<MacKey, RuleSet>("PR_LAN_MAC", |key| key.generation == keep)?;
+        self.sweep_map::<IdKey, RuleSet>("PR_LAN_VLAN", |key| key.generation == keep)?;
+        self.sweep_map::<PortKey, RuleSet>("PR_LAN_PORT", |key| key.generation == keep)?;
+        for name in ["PR_DEST", "PR_LAN_FROM", "PR_LAN_TO"] {
+            let mut trie = self.trie(name)?;
+            let stale: Vec<_> = trie
+                .keys()
+                .filter(|key| key.as_ref().map_or(true, |key| key.data().generation != keep.to_ne_bytes()))
+                .collect::<Result<_, MapError>>()
+                .map_err(|source| KernelError::map(name, source))?;
+            for key in stale {
+                trie.remove(&key).map_err(|source| KernelError::map(name, source))?;
+            }
         }
         Ok(())
     }

@@ -3,13 +3,14 @@
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 
-use portreeve_abi::{ActivePolicy, PolicyHeader};
+use portreeve_abi::{ActivePolicy, LanHeader, PolicyHeader};
 
 use super::attach::{CALLS, PACKETS, WATCHES};
 use super::guard::Guard;
 use super::links::pin_over;
 use super::status::HookStatus;
 use super::{KernelError, trampoline};
+use crate::policy::Compiled;
 
 impl Guard {
     /// How every hook is doing, asked of the kernel now.
@@ -24,7 +25,7 @@ impl Guard {
             Some(why) => HookStatus::new(name, "absent", None, Some(why.clone())),
             None => self.hook(name, program, true),
         });
-        calls.chain([self.frames.status()]).chain(watches).chain(more).collect()
+        calls.chain([self.frames.status()]).chain(self.frames.lan_status()).chain(watches).chain(more).collect()
     }
 
     /// One hook's link: there, on the cgroup, and with this agent's program behind it.
@@ -107,13 +108,17 @@ impl Guard {
     /// # Errors
     ///
     /// Those of the maps.
-    pub fn is_in_force(&mut self, header: &PolicyHeader) -> Result<bool, KernelError> {
+    pub fn is_in_force(&mut self, policy: &Compiled) -> Result<bool, KernelError> {
+        let header = &policy.header;
         let active = self.array::<ActivePolicy>("PR_ACTIVE")?;
         let active = active.get(&0, 0).map_err(|source| KernelError::map("PR_ACTIVE", source))?;
+        let slot = header.generation & 1;
         let headers = self.array::<PolicyHeader>("PR_HEADER")?;
-        let written = headers.get(&(header.generation & 1), 0);
-        let written = written.map_err(|source| KernelError::map("PR_HEADER", source))?;
-        Ok(active.generation == header.generation && active.coming == 0 && written == *header)
+        let written = headers.get(&slot, 0).map_err(|source| KernelError::map("PR_HEADER", source))?;
+        let lan = self.array::<LanHeader>("PR_LAN_HEADER")?;
+        let lan = lan.get(&slot, 0).map_err(|source| KernelError::map("PR_LAN_HEADER", source))?;
+        let same = written == *header && lan == policy.lan.header;
+        Ok(same && active.generation == header.generation && active.coming == 0)
     }
 
     /// Whether the guarded cgroup is the one the programs are on, and not one of its name that was made since.

@@ -1,11 +1,12 @@
 //! From resolved rules to the tables of the kernel.
 
 mod destination;
+mod lan;
 mod sanction;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 
 use jiff::Timestamp;
@@ -15,8 +16,9 @@ use portreeve_abi::{
 };
 use portreeve_decide::Tables;
 
+pub use lan::CompiledLan;
+
 use super::model::{CgroupPath, Policy};
-use super::network::truncated;
 use super::resolve::{Resolved, ResolvedRule};
 use crate::clock::Clock;
 
@@ -72,6 +74,8 @@ pub struct Compiled {
     pub port: Vec<(PortKey, RuleSet)>,
     /// The names of devices that may lead inwards.
     pub inside: Vec<String>,
+    /// The gateway's part.
+    pub lan: CompiledLan,
     /// The name of each rule, by its number.
     pub rule_names: Vec<String>,
     /// When the next rule ends: the policy is to be compiled anew then, because the kernel can tell only
@@ -92,6 +96,7 @@ impl Default for Compiled {
             destination: Vec::new(),
             port: Vec::new(),
             inside: Vec::new(),
+            lan: CompiledLan::default(),
             rule_names: Vec::new(),
             next_expiry: None,
         }
@@ -136,12 +141,7 @@ impl Tables for Compiled {
     }
 
     fn destination(&self, key: &DestKey) -> Option<RuleSet> {
-        let covers = |bits: u32, found: &DestKey| {
-            let length = u8::try_from(bits - destination::GENERATION_BITS).unwrap_or(u8::MAX);
-            found.generation == key.generation && truncated(key.address, length) == found.address
-        };
-        let covering = self.destination.iter().filter(|(bits, found, _)| covers(*bits, found));
-        covering.max_by_key(|(bits, _, _)| *bits).map(|(_, _, rules)| *rules)
+        destination::longest(&self.destination, key)
     }
 
     fn port(&self, key: &PortKey) -> Option<RuleSet> {
@@ -220,7 +220,7 @@ pub fn compile(policy: &Policy, resolved: &Resolved, generation: u32, clock: Clo
     };
     let compiled = Compiled {
         header,
-        ports: port_bitmap(policy),
+        ports: port_bitmap(&policy.guard.ports),
         exe: exes.finish(),
         user: users.finish(),
         group: groups.finish(),
@@ -228,6 +228,7 @@ pub fn compile(policy: &Policy, resolved: &Resolved, generation: u32, clock: Clo
         destination,
         port: ports.finish(),
         inside: policy.guard.inside.clone(),
+        lan: lan::lan(policy, generation),
         rule_names: resolved.rules.iter().map(|rule| rule.name.clone()).collect(),
         next_expiry: rules.iter().filter_map(|(_, rule)| rule.expires).min(),
     };
@@ -346,9 +347,9 @@ fn expiry_groups(rules: &[(usize, &ResolvedRule)], clock: &Clock) -> [ExpiryGrou
     groups
 }
 
-fn port_bitmap(policy: &Policy) -> Box<[u64; PORT_WORDS]> {
+fn port_bitmap(ports: &BTreeSet<u16>) -> Box<[u64; PORT_WORDS]> {
     let mut words = Box::new([0; PORT_WORDS]);
-    for port in &policy.guard.ports {
+    for port in ports {
         words[usize::from(*port) / 64] |= 1 << (port % 64);
     }
     words
@@ -362,6 +363,11 @@ fn check_sizes(compiled: &Compiled) -> Result<(), CompileError> {
         ("PR_CGROUP", "units and cgroups", compiled.cgroup.len()),
         ("PR_DEST", "destinations", compiled.destination.len()),
         ("PR_PORT", "ports", compiled.port.len()),
+        ("PR_LAN_FROM", "LAN sources", compiled.lan.from.len()),
+        ("PR_LAN_MAC", "MAC addresses", compiled.lan.mac.len()),
+        ("PR_LAN_VLAN", "VLANs", compiled.lan.vlan.len()),
+        ("PR_LAN_TO", "destinations of LAN hosts", compiled.lan.to.len()),
+        ("PR_LAN_PORT", "ports of LAN hosts", compiled.lan.port.len()),
     ] {
         let limit = MAPS.iter().find(|map| map.name == name).map_or(0, |map| map.entries as usize / 2);
         if wanted > limit {

@@ -109,6 +109,7 @@ impl Loader {
     fn main(&mut self, main: Parsed) -> Vec<Located<String>> {
         let includes = main.include.clone();
         self.policy.guard = main.guard.clone().unwrap_or_default();
+        self.policy.gateway.clone_from(&main.gateway);
         self.policy.detect = main.detect.clone().unwrap_or_default();
         self.policy.respond.clone_from(&main.respond);
         self.policy.alert = main.alert.clone().unwrap_or_default();
@@ -208,12 +209,43 @@ impl Loader {
             let at = Located { value: (), place: rule.place };
             self.find(Severity::Error, &at, what, "put executables, users and networks that go together into one rule");
         }
+        self.gateway();
         if rules.is_empty() && !self.diagnostics.iter().any(Diagnostic::is_error) {
             let what = "there is no [[allow]] rule: nothing may send mail".to_owned();
             let found = Diagnostic::of_file(path, what, "add one with mta = \"auto\" if there is a mail server here");
             self.diagnostics.push(Diagnostic { severity: Severity::Warning, ..found });
         }
         self.policy.rules = rules;
+    }
+}
+
+impl Loader {
+    /// What only shows when all of `[gateway]` is read.
+    fn gateway(&mut self) {
+        let Some(gateway) = self.policy.gateway.clone() else { return };
+        let at = Located { value: (), place: gateway.place };
+        if let Some(rule) = gateway.rules.get(MAX_RULES) {
+            let count = gateway.rules.len();
+            let what =
+                format!("there are {count} rules of the gateway; {MAX_RULES} is the most the kernel's tables hold");
+            let at = Located { value: (), place: rule.place };
+            self.find(Severity::Error, &at, what, "put addresses and networks that go together into one rule");
+        }
+        let mut names: Vec<&Located<String>> = Vec::new();
+        for name in gateway.rules.iter().filter_map(|rule| rule.name.as_ref()) {
+            if names.iter().any(|before| before.value == name.value) {
+                let what = format!("the name \"{}\" is taken by another rule of the gateway", name.value);
+                self.find(Severity::Error, name, what, "give each rule a name of its own");
+            }
+            names.push(name);
+        }
+        let guarded = gateway.ports.as_ref().unwrap_or(&self.policy.guard.ports);
+        let open: Vec<String> =
+            gateway.rules.iter().flat_map(|rule| rule.ports.difference(guarded)).map(u16::to_string).collect();
+        if !open.is_empty() {
+            let what = format!("rules of the gateway allow ports that are open to all LAN hosts: {}", open.join(", "));
+            self.find(Severity::Warning, &at, what, "add them to ports in [gateway], or take them out of the rules");
+        }
     }
 }
 

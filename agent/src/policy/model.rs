@@ -11,6 +11,7 @@ use portreeve_abi::{CGROUP_DEPTH, CGROUP_NAME_LEN, MODE_ENFORCE, MODE_OBSERVE};
 use sha2::{Digest as _, Sha256};
 
 use super::diagnostic::{Located, Place, Sources};
+use super::gateway::Gateway;
 use super::mta::{MTAS, Mta};
 use super::respond::Respond;
 use crate::detect::Settings;
@@ -20,6 +21,8 @@ use crate::detect::Settings;
 pub struct Policy {
     /// What holds for all rules.
     pub guard: Guard,
+    /// How the hosts behind this one are guarded, if they are.
+    pub gateway: Option<Gateway>,
     /// How attempts are judged.
     pub detect: Settings,
     /// The rules, in order: the first that matches decides.

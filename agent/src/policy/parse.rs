@@ -2,6 +2,7 @@
 
 mod alert;
 mod detect;
+mod gateway;
 mod reader;
 mod respond;
 mod rule;
@@ -14,6 +15,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, Located, Place, Severity, Sources};
+use super::gateway::Gateway;
 use super::model::{CgroupPath, Guard, Mode, Refusal, Rule};
 use super::respond::Respond;
 use crate::detect::Settings;
@@ -21,7 +23,7 @@ use reader::Reader;
 
 pub(super) use rule::digits;
 
-const TOP_KEYS: &[&str] = &["include", "guard", "allow", "detect", "respond", "alert"];
+const TOP_KEYS: &[&str] = &["include", "guard", "allow", "gateway", "detect", "respond", "alert"];
 const GUARD_KEYS: &[&str] =
     &["mode", "ports", "refuse_with", "local_submission", "refuse_tainted", "cgroup", "forwarded", "inside"];
 
@@ -31,6 +33,9 @@ pub fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
     of("", TOP_KEYS)
         .chain(of("guard", GUARD_KEYS))
         .chain(of("allow", rule::KEYS))
+        .chain(of("gateway", gateway::KEYS))
+        .chain(of("gateway.allow", gateway::ALLOW_KEYS))
+        .chain(of("gateway.host", gateway::HOST_KEYS))
         .chain(of("detect", detect::KEYS))
         .chain(of("detect.weights", &detect::WEIGHT_KEYS))
         .chain(of("detect.site", detect::SITE_KEYS))
@@ -46,6 +51,7 @@ pub(super) struct Parsed {
     pub(super) include: Vec<Located<String>>,
     pub(super) guard: Option<Guard>,
     pub(super) rules: Vec<Rule>,
+    pub(super) gateway: Option<Gateway>,
     pub(super) detect: Option<Settings>,
     pub(super) respond: Vec<Respond>,
     pub(super) alert: Option<crate::alert::Settings>,
@@ -106,6 +112,11 @@ fn top(reader: &mut Reader<'_>, table: &DeTable<'_>, role: Role, parsed: &mut Pa
                 }
             }
             "allow" => parsed.rules = rules(reader, value),
+            "gateway" => {
+                if let Some(table) = reader.table(name, value) {
+                    parsed.gateway = Some(gateway::gateway(reader, value.span(), table));
+                }
+            }
             "detect" => {
                 if let Some(table) = reader.table(name, value) {
                     parsed.detect = Some(detect::detect(reader, table));
@@ -263,6 +274,9 @@ mod tests {
             let header = match table {
                 "guard" => "[guard]\n",
                 "allow" => "[[allow]]\n",
+                "gateway" => "[gateway]\n",
+                "gateway.allow" => "[[gateway.allow]]\n",
+                "gateway.host" => "[[gateway.host]]\n",
                 "detect" => "[detect]\n",
                 "detect.weights" => "[detect.weights]\n",
                 "detect.site" => "[[detect.site]]\n",

@@ -67,11 +67,13 @@ pub enum Total {
     ExecUnrecorded = 9,
     /// Packets and frames dropped, those of one refused connection each on its own.
     Dropped = 10,
+    /// Attempts of LAN hosts beyond the tables of sources and of networks: in the totals alone.
+    LanUncounted = 11,
 }
 
 impl Total {
     /// How many totals there are.
-    pub const COUNT: u32 = 11;
+    pub const COUNT: u32 = 12;
 }
 
 /// The totals, summed over CPUs; see [`Total`] for the meaning of each place.

@@ -67,6 +67,10 @@ pub enum Reason {
     RawSender = 11,
     /// The kernel had no memory for the socket's verdict.
     NoMemory = 12,
+    /// A rule allows the address, but not from this MAC address.
+    OtherMac = 13,
+    /// A rule allows the address, but not in this VLAN.
+    OtherVlan = 14,
 }
 
 impl Reason {
@@ -87,6 +91,8 @@ impl Reason {
             Self::Unclear,
             Self::RawSender,
             Self::NoMemory,
+            Self::OtherMac,
+            Self::OtherVlan,
         ]
         .into_iter()
         .find(|r| *r as u8 == byte)
@@ -109,13 +115,15 @@ pub enum Hook {
     Setsockopt = 4,
     /// The search for connections that are older than the guard.
     Existing = 5,
+    /// tc ingress: a frame of a LAN host.
+    Lan = 6,
 }
 
 impl Hook {
     /// The hook of a byte, where it is one.
     #[must_use]
     pub fn from_u8(byte: u8) -> Option<Self> {
-        [Self::Connect4, Self::Connect6, Self::Packet, Self::Frame, Self::Setsockopt, Self::Existing]
+        [Self::Connect4, Self::Connect6, Self::Packet, Self::Frame, Self::Setsockopt, Self::Existing, Self::Lan]
             .into_iter()
             .find(|h| *h as u8 == byte)
     }
@@ -237,10 +245,14 @@ pub struct Event {
     pub protocol: u16,
     /// Zero.
     pub _pad: u16,
-    /// The index of the device a frame was to leave by, 0 where none was seen.
+    /// The index of the device a frame was to leave by, or a LAN host's came in by; 0 where none was seen.
     pub interface: u32,
+    /// The VLAN of a LAN host's frame, see [`crate::LanSource::vlan`].
+    pub vlan: u32,
+    /// The MAC address of the LAN host, zero where there is none.
+    pub mac: [u8; 6],
     /// Zero.
-    pub _pad2: u32,
+    pub _pad2: u16,
     /// The thread's name.
     pub comm: [u8; COMM_LEN],
     /// The parent, its parent, and so on.
@@ -253,6 +265,6 @@ pub struct Event {
     pub cmdline: [u8; CMDLINE_LEN],
 }
 
-const _: () = assert!(size_of::<Event>() == 160 + 24 + 128 + EXE_PATH_LEN + CGROUP_PATH_LEN + CMDLINE_LEN);
+const _: () = assert!(size_of::<Event>() == 160 + 32 + 128 + EXE_PATH_LEN + CGROUP_PATH_LEN + CMDLINE_LEN);
 
 crate::pod!(Parent, Event);

@@ -11,6 +11,7 @@ mod counters;
 mod event;
 mod flow;
 mod identity;
+mod lan;
 mod names;
 mod offsets;
 mod policy;
@@ -24,9 +25,14 @@ pub use event::{
 };
 pub use flow::{Connection, Existing, FlowKey, Pass, PassKey, SocketState, Standing};
 pub use identity::{ExeId, ExecRecord, Learned, TICK};
+pub use lan::{
+    LAN_BRIDGED, LAN_DROP, LAN_ON, LAN_PROHIBITED, LAN_RESET, LAN_SUBMISSION, LanDimension, LanFlow, LanHeader,
+    LanSource, MacKey, OwnAddress,
+};
 pub use names::{
     MAPS, Map, PROGRAM_BPF, PROGRAM_CONNECT4, PROGRAM_CONNECT6, PROGRAM_EXEC, PROGRAM_EXISTING, PROGRAM_EXIT,
-    PROGRAM_FORK, PROGRAM_FRAME, PROGRAM_FRAME_IN, PROGRAM_FRAME_IP, PROGRAM_FRAME_NO, PROGRAM_LEARN, PROGRAM_LSM,
+    PROGRAM_FORK, PROGRAM_FRAME, PROGRAM_FRAME_IN, PROGRAM_FRAME_IP, PROGRAM_FRAME_IP_IN, PROGRAM_FRAME_NO,
+    PROGRAM_LAN, PROGRAM_LAN_COUNT, PROGRAM_LAN_IP, PROGRAM_LAN_JUDGE, PROGRAM_LAN_REFUSE, PROGRAM_LEARN, PROGRAM_LSM,
     PROGRAM_PACKET, PROGRAM_PACKET_NO, PROGRAM_REACH, PROGRAM_SETSOCKOPT,
 };
 pub use offsets::{GuardedCgroup, Offsets};
@@ -39,7 +45,7 @@ pub use rules::{MAX_RULES, RULE_LOCAL, RULE_NONE, RuleSet, WORDS};
 pub use stir::Stir;
 
 /// The version of every layout in this crate; part of the folder the maps are pinned under.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// The version of the maps that say what sockets and connections may do ([`SocketState`], [`PassKey`], [`FlowKey`],
 /// [`Pass`]). They outlive a change of the others: while an upgrade puts new programs in the place of old ones, both ask

@@ -7,10 +7,13 @@
 #![forbid(unsafe_code)]
 
 mod address;
+pub mod answer;
+mod lan;
 pub mod packet;
 mod verdict;
 
 pub use address::{is_local, mapped};
+pub use lan::{LanPacket, LanTables, judge_lan, satisfied_lan, vlan};
 pub use verdict::{
     CgroupNames, Decision, Flow, Identity, Sender, Tables, judge, judge_packet, judge_raw_sender, matched, satisfied,
 };

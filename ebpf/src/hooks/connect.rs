@@ -183,7 +183,7 @@ fn source(ctx: &SockAddrContext, seen: &mut Seen) {
                     seen.source = mapped(address.to_ne_bytes());
                 }
             }
-            Hook::Connect6 | Hook::Packet | Hook::Frame | Hook::Setsockopt | Hook::Existing => {
+            Hook::Connect6 | Hook::Packet | Hook::Frame | Hook::Setsockopt | Hook::Existing | Hook::Lan => {
                 let words = &raw const (*sock).src_ip6;
                 seen.source[0..4].copy_from_slice(&core::ptr::read_volatile(&raw const (*words)[0]).to_ne_bytes());
                 seen.source[4..8].copy_from_slice(&core::ptr::read_volatile(&raw const (*words)[1]).to_ne_bytes());

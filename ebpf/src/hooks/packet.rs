@@ -32,14 +32,14 @@ const TIME_WAIT: u32 = 6;
 const NEW_SYN_RECV: u32 = 12;
 
 /// The part of a packet that the program may read in place.
-struct Direct {
+pub(super) struct Direct {
     data: usize,
     end: usize,
 }
 
 impl Direct {
     #[inline(always)]
-    fn of(skb: *mut __sk_buff) -> Self {
+    pub(super) fn of(skb: *mut __sk_buff) -> Self {
         // SAFETY: the kernel hands the program a valid context; the verifier turns both into pointers.
         unsafe { Self { data: (*skb).data as usize, end: (*skb).data_end as usize } }
     }
@@ -80,8 +80,12 @@ impl Bytes for Loaded {
 /// A packet of a socket; true lets it go, false leaves it to `refusal`.
 #[inline(always)]
 pub(crate) fn packet(skb: *mut __sk_buff) -> bool {
-    let Some(generation) = concerned(quick_ip(&Direct::of(skb), 0)) else { return true };
-    let Some(found) = look(skb, false, NOWHERE, generation) else { return true };
+    let generation = maps::active_generation();
+    let guarded = |port| maps::guarded(generation, port);
+    if !concerned(quick_ip(&Direct::of(skb), 0), guarded) {
+        return true;
+    }
+    let Some(found) = look(skb, false, NOWHERE, guarded) else { return true };
     let found = read::forget(&found).unwrap_or(Found::UNCLEAR);
     found.hand_over(skb);
     // SAFETY: a valid context.
@@ -109,25 +113,17 @@ pub(crate) fn packet(skb: *mut __sk_buff) -> bool {
 /// interest.
 #[inline(always)]
 pub(crate) fn frame(skb: *mut __sk_buff, ethernet: bool, inside: bool) -> bool {
-    let direct = Direct::of(skb);
-    let mut quick = if ethernet { quick_frame(&direct) } else { quick_ip(&direct, 0) };
-    let mut checksum = NOWHERE;
-    // SAFETY: a valid context.
-    if Sender::of(unsafe { (*skb).__bindgen_anon_2.sk }) != Sender::Internet {
-        checksum = unfinished(skb);
-        if checksum < quick_end(&direct, ethernet) {
-            quick = Quick::Look;
-        }
-    }
-    let Some(generation) = concerned(quick) else { return true };
-    let checksum = read::forget(&checksum).unwrap_or(0);
-    let Some(found) = look(skb, ethernet, checksum, generation) else { return true };
+    let generation = maps::active_generation();
+    let Some(found) = of_interest(skb, ethernet, |port| maps::guarded(generation, port)) else { return true };
     let found = read::forget(&found).unwrap_or(Found::UNCLEAR);
     found.hand_over(skb);
     // SAFETY: a valid context.
     let sock = unsafe { (*skb).__bindgen_anon_2.sk };
     if sock.is_null() || Sender::of(sock) == Sender::Other {
-        return inside || kernels_last_word(skb, &found) || forwarded(skb, &found);
+        // SAFETY: a valid context.
+        let came_by = unsafe { (*skb).ingress_ifindex };
+        let let_alone = found.clear && maps::lan_lets_alone(generation, found.tcp.dport, came_by);
+        return inside || let_alone || kernels_last_word(skb, &found) || forwarded(skb, &found);
     }
     // SAFETY: not null.
     let state = unsafe { (*sock).state };
@@ -181,7 +177,7 @@ impl Sender {
 /// net/core/dev.c). The senders of packet sockets and TUN devices choose the place (`virtio_net_hdr_to_skb`,
 /// include/linux/virtio_net.h), and may choose one that makes another packet of it.
 #[inline(always)]
-fn unfinished(skb: *mut __sk_buff) -> u32 {
+pub(super) fn unfinished(skb: *mut __sk_buff) -> u32 {
     let address = read::forget(&skb).map_or(0, |skb| skb as Address);
     let summed = read::kernel::<u8>(address + offset!(skb_summed)).unwrap_or(0);
     if summed >> (offset!(skb_summed_shift) & 7) & 3 != CHECKSUM_PARTIAL {
@@ -197,17 +193,34 @@ fn unfinished(skb: *mut __sk_buff) -> u32 {
     (u32::from(start) + u32::from(offset)).wrapping_sub((data - head) as u32) & 0x7fff_ffff
 }
 
-/// The generation in force, unless the first look has settled that the packet is nothing of the guard's.
+/// Whether the first look has left open that the packet is the guard's.
 #[inline(always)]
-fn concerned(quick: Quick) -> Option<u32> {
-    if let Quick::Other = quick {
+fn concerned(quick: Quick, guarded: impl Fn(u16) -> bool) -> bool {
+    match quick {
+        Quick::Other => false,
+        Quick::Port(port) => guarded(port),
+        Quick::Look => true,
+    }
+}
+
+/// What a frame is to the guard; `None` when it is nothing of its.
+#[inline(always)]
+pub(super) fn of_interest(skb: *mut __sk_buff, ethernet: bool, guarded: impl Fn(u16) -> bool) -> Option<Found> {
+    let direct = Direct::of(skb);
+    let mut quick = if ethernet { quick_frame(&direct) } else { quick_ip(&direct, 0) };
+    let mut checksum = NOWHERE;
+    // SAFETY: a valid context.
+    if Sender::of(unsafe { (*skb).__bindgen_anon_2.sk }) != Sender::Internet {
+        checksum = unfinished(skb);
+        if checksum < quick_end(&direct, ethernet) {
+            quick = Quick::Look;
+        }
+    }
+    if !concerned(quick, &guarded) {
         return None;
     }
-    let generation = maps::active_generation();
-    match quick {
-        Quick::Port(port) if !maps::guarded(generation, port) => None,
-        Quick::Port(_) | Quick::Look | Quick::Other => Some(generation),
-    }
+    let checksum = read::forget(&checksum).unwrap_or(0);
+    look(skb, ethernet, checksum, guarded)
 }
 
 /// A segment to a guarded port, or what might be one.
@@ -232,7 +245,7 @@ impl Found {
     /// Writes it where the program that follows finds it: in the packet's own control buffer, which nobody else uses
     /// meanwhile (`bpf_skb_cb`, include/linux/filter.h; `qdisc_skb_cb`, include/net/sch_generic.h).
     #[inline(always)]
-    fn hand_over(&self, skb: *mut __sk_buff) {
+    pub(super) fn hand_over(&self, skb: *mut __sk_buff) {
         // SAFETY: a valid context. Each store is of a word.
         unsafe {
             let cb = (&raw mut (*skb).cb).cast::<u32>();
@@ -256,12 +269,12 @@ impl Found {
         }
     }
 
-    const UNCLEAR: Self = Self { clear: false, tcp: Tcp { ip: 0, v6: false, tcp: 0, dport: 0 } };
+    pub(super) const UNCLEAR: Self = Self { clear: false, tcp: Tcp { ip: 0, v6: false, tcp: 0, dport: 0 } };
 }
 
 /// Follows a packet from header to header; `None` when it is nothing of the guard's.
 #[inline(always)]
-fn look(skb: *mut __sk_buff, ethernet: bool, checksum: u32, generation: u32) -> Option<Found> {
+fn look(skb: *mut __sk_buff, ethernet: bool, checksum: u32, guarded: impl Fn(u16) -> bool) -> Option<Found> {
     let packet = &Loaded(skb);
     let mut ip = if ethernet { ip_header(packet) } else { IpHeader::At(0) };
     // Of wherever it is: one walk to the verifier, and not one for each number of tags.
@@ -282,7 +295,7 @@ fn look(skb: *mut __sk_buff, ethernet: bool, checksum: u32, generation: u32) -> 
     match walked.kind {
         OTHER if spares(checksum, walked.end) => None,
         TCP if walked.tcp.is_finished_by(checksum) => {
-            maps::guarded(generation, walked.tcp.dport).then_some(Found { clear: true, tcp: walked.tcp })
+            guarded(walked.tcp.dport).then_some(Found { clear: true, tcp: walked.tcp })
         }
         _ => Some(Found::UNCLEAR),
     }
@@ -368,13 +381,13 @@ fn forwarded(skb: *mut __sk_buff, found: &Found) -> bool {
 }
 
 #[inline(always)]
-fn pass_key(skb: *mut __sk_buff, tcp: &Tcp) -> PassKey {
+pub(super) fn pass_key(skb: *mut __sk_buff, tcp: &Tcp) -> PassKey {
     let packet = &Loaded(skb);
     PassKey { daddr: tcp.destination(packet), seq: tcp.seq(packet), dport: tcp.dport, _pad: 0 }
 }
 
 #[inline(always)]
-fn now() -> Pass {
+pub(super) fn now() -> Pass {
     // SAFETY: the helper has no precondition.
     Pass { time: unsafe { bpf_ktime_get_boot_ns() } }
 }

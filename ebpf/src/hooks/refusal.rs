@@ -9,12 +9,10 @@ use super::packet::{Found, Loaded, Sender};
 use crate::count;
 use crate::maps::{self, MapTables};
 use crate::read;
-use crate::report::{self, Seen};
+use crate::report::{self, IPPROTO_TCP, Seen};
 use crate::socket::{self, REFUSED, Socket, standing};
 use crate::task::{NOBODY, Task};
 
-/// `IPPROTO_TCP`, include/uapi/linux/in.h.
-const IPPROTO_TCP: u16 = 6;
 /// `LOOPBACK_IFINDEX`, include/net/flow.h: in every network namespace.
 const LOOPBACK: u32 = 1;
 /// Where the IP header of a frame with Ethernet's is, if nothing is between them.

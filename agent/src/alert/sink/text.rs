@@ -165,6 +165,10 @@ fn who(alert: &Alert) -> Vec<String> {
         ("unit", who.unit.clone()),
         ("container", container),
         ("address", who.address.clone()),
+        ("mac", who.mac.clone()),
+        ("vendor", who.vendor.clone()),
+        ("interface", who.interface.clone()),
+        ("vlan", who.vlan.clone()),
         ("package", alert.package.clone()),
         ("SHA-256", alert.sha256.clone()),
     ];

@@ -107,7 +107,7 @@ fn a_frame_of_no_process_is_held_against_its_source() {
     assert_eq!(frame("10.0.0.7:1").owner(), SubjectId::default());
     assert!(!frame("10.0.0.7:1").signs().has(Signs::RAW));
     let packet = Attempt { pid: 0, hook: "packet".into(), ..below("/system.slice/x.service") };
-    assert_eq!(packet.host(), None);
+    assert_eq!(packet.host_address(), None);
 }
 
 #[test]

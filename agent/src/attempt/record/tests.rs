@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use portreeve_abi::{CGROUP_PATH_LEN, COMM_LEN, EXE_PATH_LEN, ExeId, PARENTS, TICK};
+use portreeve_abi::{CGROUP_PATH_LEN, COMM_LEN, EXE_PATH_LEN, ExeId, PARENTS, TICK, Taint};
 use procfs::process::Process;
 
 use super::*;
@@ -45,6 +45,8 @@ impl Shell {
         let (cgroup_path, cgroup_path_used) = buffer::<CGROUP_PATH_LEN>(["system.slice", "cron.service"]);
         let (cmdline, cmdline_used) = buffer::<CMDLINE_LEN>(["sh", SCRIPT, "x"]);
         let event = Event {
+            vlan: 0,
+            mac: [0; 6],
             time: start,
             start,
             exe: ExeId { ino: meta.ino(), ctime_sec: 0, ctime_nsec: 0, dev: meta.dev() as u32, generation: 0, _pad: 0 },

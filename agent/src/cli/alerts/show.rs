@@ -156,6 +156,9 @@ fn rounded(number: f64) -> u64 {
     ((number / unit).floor() * unit) as u64
 }
 
+/// A host has one IPv4 address and a few of IPv6.
+const SEVERAL: u32 = 8;
+
 fn who(page: &mut Page, alert: &Alert) {
     page.heading("Who it is");
     let who = &alert.who;
@@ -163,6 +166,19 @@ fn who(page: &mut Page, alert: &Alert) {
     let or_unknown = |text: &Option<String>| text.as_deref().map_or("not known".to_owned(), plain);
     if let Some(address) = &who.address {
         page.field("host", &plain(address));
+        let named = worst.and_then(|worst| worst.host.as_ref()).map(|host| host.name.clone());
+        let card = who.mac.as_ref().map(|mac| match &who.vendor {
+            Some(vendor) => format!("{mac} ({vendor})"),
+            None => mac.clone(),
+        });
+        for (name, value) in [("name", &named), ("card", &card), ("interface", &who.interface), ("vlan", &who.vlan)] {
+            if let Some(value) = value {
+                page.field(name, &plain(value));
+            }
+        }
+        if let Some(count) = worst.map(|worst| worst.mac_addresses).filter(|count| *count > SEVERAL) {
+            page.field("addresses", &format!("{count} lately by this card: a router, or one that makes them up"));
+        }
     } else {
         let gone = match worst {
             Some(worst) if worst.exe_in_memory => " (only in memory)",

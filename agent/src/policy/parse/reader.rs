@@ -47,6 +47,11 @@ impl<'a> Reader<'a> {
         self.find(Severity::Warning, span, what, mend);
     }
 
+    /// An error in a value that was read already.
+    pub(super) fn error_at(&mut self, place: Place, what: String, mend: &str) {
+        self.found.push(self.sources.diagnostic(Severity::Error, place, what, mend.to_owned()));
+    }
+
     fn find(&mut self, severity: Severity, span: Range<usize>, what: String, mend: &str) {
         let place = self.place(span);
         self.found.push(self.sources.diagnostic(severity, place, what, mend.to_owned()));
@@ -56,7 +61,9 @@ impl<'a> Reader<'a> {
     pub(super) fn unknown_key(&mut self, span: Range<usize>, key: &str, table: &str, known: &[&str]) {
         let bracketed = |table: &str| match table {
             "" => "at the top of the file, before the first [table]".to_owned(),
-            "allow" | "respond" | "detect.site" | "alert.sink" => format!("in [[{table}]]"),
+            "allow" | "gateway.allow" | "gateway.host" | "respond" | "detect.site" | "alert.sink" => {
+                format!("in [[{table}]]")
+            }
             table => format!("in [{table}]"),
         };
         let what = match table {

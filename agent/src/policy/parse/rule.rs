@@ -143,7 +143,7 @@ fn raw_senders(reader: &mut Reader<'_>, table: &DeTable<'_>) {
     }
 }
 
-fn rule_name(reader: &mut Reader<'_>, key: &str, value: &Value<'_>) -> Option<Located<String>> {
+pub(super) fn rule_name(reader: &mut Reader<'_>, key: &str, value: &Value<'_>) -> Option<Located<String>> {
     let name = reader.string(key, value)?;
     let length = name.value.chars().count();
     if length > LONGEST_NAME {
@@ -232,7 +232,7 @@ fn cgroups(reader: &mut Reader<'_>, key: &str, value: &Value<'_>) -> Vec<Located
     reader.once(key, list)
 }
 
-fn networks(reader: &mut Reader<'_>, key: &str, value: &Value<'_>) -> Vec<Located<ipnet::IpNet>> {
+pub(super) fn networks(reader: &mut Reader<'_>, key: &str, value: &Value<'_>) -> Vec<Located<ipnet::IpNet>> {
     let mut list = Vec::new();
     for element in reader.elements(key, value) {
         let Some(text) = reader.string(key, element) else { continue };

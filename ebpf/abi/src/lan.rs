@@ -1,0 +1,117 @@
+//! The gateway guard: its part of the compiled policy, and what is counted and remembered of LAN hosts.
+
+use crate::RuleSet;
+
+/// [`LanHeader::flags`]: the policy guards LAN interfaces.
+pub const LAN_ON: u32 = 1;
+/// [`LanHeader::flags`]: LAN hosts may hand mail to this host's own addresses.
+pub const LAN_SUBMISSION: u32 = 2;
+
+/// A LAN interface that is a port of a bridge: most of its frames are for others than this host.
+pub const LAN_BRIDGED: u32 = 1;
+
+/// [`LanHeader::refuse`]: a refused host gets nothing.
+pub const LAN_DROP: u32 = 0;
+/// [`LanHeader::refuse`]: a refused host gets a TCP reset.
+pub const LAN_RESET: u32 = 1;
+/// [`LanHeader::refuse`]: a refused host gets "administratively prohibited" by ICMP.
+pub const LAN_PROHIBITED: u32 = 2;
+
+/// What a rule of the gateway can ask about. The value is the index in [`LanHeader::wildcard`].
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LanDimension {
+    /// The source address.
+    From = 0,
+    /// The source's MAC address.
+    Mac = 1,
+    /// The VLAN.
+    Vlan = 2,
+    /// The destination address.
+    To = 3,
+    /// The destination port.
+    Port = 4,
+}
+
+impl LanDimension {
+    /// All of them, in the order of their values.
+    pub const ALL: [Self; 5] = [Self::From, Self::Mac, Self::Vlan, Self::To, Self::Port];
+}
+
+/// What holds for the gateway's part of one generation as a whole.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LanHeader {
+    /// The generation this header belongs to; a header of another generation decides nothing (refuse).
+    pub generation: u32,
+    /// [`crate::MODE_ENFORCE`] or [`crate::MODE_OBSERVE`]; anything else refuses.
+    pub mode: u32,
+    /// `LAN_DROP`, `LAN_RESET` or `LAN_PROHIBITED`.
+    pub refuse: u32,
+    /// `LAN_ON` and `LAN_SUBMISSION`.
+    pub flags: u32,
+    /// How many sources are counted one by one; the rest by their networks.
+    pub sources: u32,
+    /// Zero.
+    pub _pad: u32,
+    /// For each [`LanDimension`] the rules that leave it open: they match whatever the look-up finds.
+    pub wildcard: [RuleSet; 5],
+}
+
+const _: () = assert!(size_of::<LanHeader>() == 24 + 5 * 32);
+
+/// Key of the table of MAC addresses.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MacKey {
+    /// The policy generation.
+    pub generation: u32,
+    /// The address.
+    pub mac: [u8; 6],
+    /// Zero.
+    pub _pad: u16,
+}
+
+const _: () = assert!(size_of::<MacKey>() == 12);
+
+/// Whose attempts are counted together: a LAN host, as its packets show it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct LanSource {
+    /// The source address, IPv4 in its mapped form; of a network all behind its prefix zero.
+    pub address: [u8; 16],
+    /// The device it came in by.
+    pub interface: u32,
+    /// The VLAN: the tag's number, 0 without one, with two tags the outer one's times 4096 and the inner one's.
+    pub vlan: u32,
+    /// The source's MAC address; zero where there is none, and for a network.
+    pub mac: [u8; 6],
+    /// The length of the prefix that the sources of a network have in common; 128 for a single host.
+    pub prefix: u16,
+}
+
+const _: () = assert!(size_of::<LanSource>() == 32);
+
+/// Value of the LAN's connections that pass.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LanFlow {
+    /// When the devices it leaves by were last told of it, CLOCK_BOOTTIME in nanoseconds.
+    pub time: u64,
+    /// The sequence number of its SYN, 0 where that was not seen.
+    pub seq: u32,
+    /// Zero.
+    pub _pad: u32,
+}
+
+const _: () = assert!(size_of::<LanFlow>() == 16);
+
+/// An address of this host's own.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OwnAddress {
+    /// The address, IPv4 in its mapped form.
+    pub address: [u8; 16],
+}
+
+crate::pod!(LanHeader, MacKey, LanSource, LanFlow, OwnAddress);

@@ -8,6 +8,7 @@ mod life;
 mod programs;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use lab::{DEADLINE, Guard, Lab, until};
 use programs::{BENIGN, BOTS, Programs};
@@ -38,7 +39,7 @@ fn exactly_the_bots_are_flagged() {
     let guard = Guard::start(&lab, "");
     let programs = Programs::new(&lab, &host);
     // It goes on while the others come and go.
-    let _running = programs.daemon();
+    let _running = (programs.daemon(), programs.cron());
     for program in BENIGN.iter().chain(BOTS) {
         programs.run(program);
     }
@@ -51,6 +52,12 @@ fn exactly_the_bots_are_flagged() {
     let (exe, least) = programs::DAEMON;
     until("the daemon's attempts", DEADLINE, || {
         let count = guard.attempts().iter().filter(|attempt| about(attempt) == exe).count();
+        if count >= least { Ok(()) } else { Err(count) }
+    });
+    // cron begins at a full minute.
+    let (script, least) = programs::JOB;
+    until("the job's attempts", Duration::from_secs(90), || {
+        let count = guard.attempts().iter().filter(|attempt| about(attempt) == script).count();
         if count >= least { Ok(()) } else { Err(count) }
     });
     let attempts = guard.attempts();

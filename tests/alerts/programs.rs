@@ -96,7 +96,19 @@ for ($mail = 0; $mail < 40; $mail++) { if (!@stream_socket_client('tcp://10.20.0
 /// The executable of the daemon, and how many attempts are enough.
 pub(crate) const DAEMON: (&str, usize) = ("/usr/lib/nullmailer/smtp", 20);
 
-const PACKAGES: &[&str] = &["php-cli", "perl", "python3-minimal", "msmtp", "monitoring-plugins-basic", "nullmailer"];
+/// What cron runs every minute, and how many attempts are enough: its mail goes straight to the exchangers of three domains.
+pub(crate) const JOB: (&str, usize) = ("/usr/local/sbin/report.pl", 6);
+
+const REPORT: &str = "use IO::Socket::INET;
+for my $domain (1 .. 3) {
+    for my $exchanger (1 .. 2) {
+        IO::Socket::INET->new(PeerAddr => \"10.26.$domain.$exchanger\", PeerPort => 25, Timeout => 5);
+    }
+}
+";
+
+const PACKAGES: &[&str] =
+    &["php-cli", "perl", "python3-minimal", "msmtp", "monitoring-plugins-basic", "nullmailer", "cron"];
 
 /// All of them in one Debian root.
 pub(crate) struct Programs<'a> {
@@ -107,7 +119,7 @@ pub(crate) struct Programs<'a> {
 
 impl<'a> Programs<'a> {
     pub(crate) fn new(lab: &'a Lab, host: &'a Host) -> Self {
-        let root = Root::new(lab, "programs", PACKAGES);
+        let root = Root::new(lab, "programs-that-try", PACKAGES);
         root.write(
             "/etc/passwd",
             "root:x:0:0::/root:/bin/bash\nmail:x:8:8::/var/mail:/bin/sh\nwww-data:x:33:33::/var/www:/bin/sh\n\
@@ -141,6 +153,23 @@ impl<'a> Programs<'a> {
         let cgroup = self.lab.cgroup("system.slice/nullmailer.service");
         let program = self.program("/usr/sbin/nullmailer-send", &cgroup);
         (program.spawn(&self.lab.scratch("nullmailer-log")), cgroup)
+    }
+
+    /// cron(8) with a job that mails its report by itself.
+    #[track_caller]
+    pub(crate) fn cron(&self) -> (Running, Cgroup) {
+        self.root.write(JOB.0, REPORT);
+        self.root.write("/etc/crontab", &format!("* * * * * user /usr/bin/perl {}\n", JOB.0));
+        self.root.write("/etc/shadow", "root:*:1:0:99999:7:::\nuser:*:1:0:99999:7:::\n");
+        // The packages' files include ones that only their scripts make (pam-auth-update(8)).
+        for service in ["cron", "other"] {
+            let permit =
+                ["auth", "account", "password", "session"].map(|kind| format!("{kind} required pam_permit.so\n"));
+            self.root.write(&format!("/etc/pam.d/{service}"), &permit.concat());
+        }
+        let cgroup = self.lab.cgroup("system.slice/cron.service");
+        let program = self.program("/usr/sbin/cron", &cgroup).args(["-f"]);
+        (program.spawn(&self.lab.scratch("cron-log")), cgroup)
     }
 
     /// nullmailer(7): one remote, three messages, a try every second.

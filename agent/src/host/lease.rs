@@ -1,6 +1,6 @@
 //! The leases that a DHCP server has given, as it writes them down: which host has which address, and what it calls itself.
 //!
-//! The name in a lease is the host's own word, and may be any bytes: [`host_name`] keeps what a name may be made of. A line
+//! The name in a lease is the host's own word, and may be any bytes: `host_name` keeps what a name may be made of. A line
 //! that cannot be read costs that line alone. Servers that write in place are read while they write: a record that has not
 //! been ended is not there yet.
 

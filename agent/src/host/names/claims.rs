@@ -23,7 +23,7 @@ pub struct Claims {
     pub v4: usize,
     /// How many of IPv6, those of the link alone (`fe80::`) not counted: each interface has one.
     pub v6: usize,
-    /// Whether there were more than are remembered, [`MOST_ADDRESSES`].
+    /// Whether there were more than are remembered.
     pub more: bool,
     /// The addresses, those seen last at the end.
     pub addresses: Vec<IpAddr>,

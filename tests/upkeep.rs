@@ -216,7 +216,8 @@ fn a_policy_that_somebody_writes_over_is_put_in_force_again() {
     let scene = Scene::new("tampered");
     let web = scene.lab.cgroup("web");
     let guard = Guard::start(&scene.lab, "");
-    let map = pins(&guard).join("v3").join("PR_ACTIVE");
+    let layout = format!("v{}", guard.status()["abi_version"]);
+    let map = pins(&guard).join(layout).join("PR_ACTIVE");
     assert!(map.exists());
     // A generation that nobody has written: everything is refused until the agent looks.
     let arguments = "key 0 0 0 0 value 99 0 0 0 0 0 0 0";

@@ -64,18 +64,16 @@ pub(crate) fn show() -> bool {
         let alerts = guard.command(["alerts", "--json"]).must_succeed().stdout;
         if alerts.lines().count() > 0 { Ok(()) } else { Err(alerts) }
     });
-    for arguments in [
-        &["attempts"][..],
-        &["subjects"],
-        &["alerts"],
-        &["explain", "--from", BOT[0], "--to", EXCHANGER[0]],
-        &["status"],
-    ] {
-        command(&guard, arguments);
+    for arguments in [["attempts"], ["subjects"], ["alerts"], ["status"]] {
+        command(&guard, &arguments);
     }
+    step(&format!("# portreeve explain --from {} --to {}", BOT[0], EXCHANGER[0]));
+    let explained = guard.command(["explain", "--from", BOT[0], "--to", EXCHANGER[0]]);
+    print!("{}", explained.stdout);
     println!();
     let kept_out = refused == VICTIMS && matches!((&by_v6, &disguised), (Tried::Refused(_), Tried::Refused(_)));
-    let proved = before == Tried::Greeted && kept_out && leaked == 0 && sent == Tried::Greeted;
+    // It would be refused: 1.
+    let proved = before == Tried::Greeted && kept_out && leaked == 0 && sent == Tried::Greeted && explained.code == 1;
     if proved {
         println!(
             "Proved: the bot was refused {} times and reached nobody; it is on record with its card and its name, and there \

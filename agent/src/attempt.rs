@@ -5,5 +5,6 @@ mod record;
 mod store;
 
 pub(crate) use record::text;
+pub(crate) use record::verdict_word;
 pub use record::{Attempt, Parent, Recorder, RuleNames};
 pub use store::{KEPT, Store};

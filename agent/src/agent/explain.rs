@@ -5,11 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use nix::unistd::{Group, User};
-use portreeve_abi::{CGROUP_NAME_LEN, Dimension, ExeId, ExecRecord, RuleSet, Taint, Verdict};
+use portreeve_abi::{CGROUP_NAME_LEN, Dimension, ExeId, ExecRecord, RuleSet, Taint};
 use portreeve_decide::{CgroupNames, Flow, Identity, Tables as _, judge, mapped, satisfied};
 use serde::{Deserialize, Serialize};
 
 use super::Agent;
+use crate::attempt::verdict_word;
 use crate::clock::Clock;
 use crate::control::Question;
 use crate::policy;
@@ -92,11 +93,7 @@ impl Agent {
         let names: Vec<String> = self.in_force.compiled.rule_names.clone();
         let tables = &self.in_force.compiled;
         let header = tables.header().ok_or("no policy is in force")?;
-        let address = match destination.ip() {
-            IpAddr::V4(v4) => mapped(v4.octets()),
-            IpAddr::V6(v6) => v6.octets(),
-        };
-        let flow = Flow { address, port: destination.port() };
+        let flow = Flow { address: sixteen(destination.ip()), port: destination.port() };
         let (euid, egid) = (who.euid.unwrap_or(u32::MAX), who.egid.unwrap_or(u32::MAX));
         // Device 0 with inode 0 is no file: an executable the kernel does not know satisfies only what leaves it open.
         let exe = who.exe.as_ref().and_then(|(_, id)| *id).unwrap_or_default();
@@ -131,12 +128,7 @@ impl Agent {
         if tables.guards(flow.port) {
             let decision = judge(tables, Ok(&identity), &path, &flow, Clock::now().boot);
             explanation.rule = names.get(decision.rule as usize).cloned();
-            explanation.verdict = match decision.verdict {
-                Verdict::Allow | Verdict::Local => "allow",
-                Verdict::Deny => "deny",
-                Verdict::Observe => "observe",
-            }
-            .to_owned();
+            explanation.verdict = verdict_word(decision.verdict).to_owned();
             explanation.because = because(&explanation, decision.reason);
         }
         Ok(explanation)
@@ -227,6 +219,14 @@ fn because(explanation: &Explanation, reason: portreeve_abi::Reason) -> String {
         Reason::Tainted => format!("rule \"{rule}\" matches, but the process is tainted and refuse_tainted is on"),
         Reason::AuditRule => format!("only the rule \"{rule}\" matches, and that one only observes"),
         Reason::NoProcess | Reason::Unreadable | Reason::NoPolicy => "no policy is in force".to_owned(),
+    }
+}
+
+/// An address as the tables have it.
+pub(super) fn sixteen(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => mapped(v4.octets()),
+        IpAddr::V6(v6) => v6.octets(),
     }
 }
 

@@ -3,11 +3,12 @@
 use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
-use portreeve_abi::{LanDimension, Reason, Verdict};
-use portreeve_decide::{LanPacket, LanTables as _, judge_lan, mapped, satisfied_lan};
+use portreeve_abi::{LanDimension, Reason};
+use portreeve_decide::{LanPacket, LanTables as _, judge_lan, satisfied_lan};
 
 use super::Agent;
-use super::explain::{Explanation, Why, rule_names};
+use super::explain::{Explanation, Why, rule_names, sixteen};
+use crate::attempt::verdict_word;
 use crate::control::Question;
 use crate::policy::{parse_vlan, vlan_text};
 
@@ -66,12 +67,7 @@ impl Agent {
         if tables.guards(destination.port()) {
             let decision = judge_lan(&tables, &packet);
             explanation.rule = tables.rule_names.get(decision.rule as usize).cloned();
-            explanation.verdict = match decision.verdict {
-                Verdict::Allow | Verdict::Local => "allow",
-                Verdict::Deny => "deny",
-                Verdict::Observe => "observe",
-            }
-            .to_owned();
+            explanation.verdict = verdict_word(decision.verdict).to_owned();
             explanation.because = because(&explanation, decision.reason);
         }
         Ok(explanation)
@@ -85,7 +81,14 @@ fn because(explanation: &Explanation, reason: Reason) -> String {
         }
         Reason::Local => "LAN hosts may hand mail to this gateway itself (local_submission = \"allow\")".to_owned(),
         Reason::NoRule => match explanation.dimensions.iter().find(|why| why.satisfies.is_empty()) {
-            Some(why) => format!("no rule of the gateway allows this {}: {}", why.dimension, why.value),
+            Some(why) => {
+                let what = match why.dimension.as_str() {
+                    "from" => "source",
+                    "to" => "destination",
+                    other => other,
+                };
+                format!("no rule of the gateway allows this {what}: {}", why.value)
+            }
             None => "no single rule of the gateway matches in every dimension".to_owned(),
         },
         Reason::OtherMac => "a rule allows the address, but not from this MAC address".to_owned(),
@@ -100,12 +103,5 @@ fn because(explanation: &Explanation, reason: Reason) -> String {
         | Reason::Unclear
         | Reason::RawSender
         | Reason::NoMemory => "no policy is in force".to_owned(),
-    }
-}
-
-fn sixteen(address: IpAddr) -> [u8; 16] {
-    match address {
-        IpAddr::V4(v4) => mapped(v4.octets()),
-        IpAddr::V6(v6) => v6.octets(),
     }
 }

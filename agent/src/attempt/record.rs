@@ -14,7 +14,8 @@ use crate::clock::Clock;
 use crate::host::{HostName, Mac};
 use crate::policy::vlan_text;
 use crate::subject::{About, Container, Owner, Processes, Surroundings, Users, names_plainly, place};
-use words::{hook_word, interface, protocol_word, reason_word, severity, taints, tcp_flags, truncated, verdict_word};
+pub(crate) use words::verdict_word;
+use words::{hook_word, interface, protocol_word, reason_word, severity, taints, tcp_flags, truncated};
 
 /// How many generations' rule names are remembered, for events that were on their way when the policy changed.
 const GENERATIONS: usize = 16;

@@ -211,7 +211,8 @@ impl Loader {
         }
         self.gateway();
         if rules.is_empty() && !self.diagnostics.iter().any(Diagnostic::is_error) {
-            let what = "there is no [[allow]] rule: nothing may send mail".to_owned();
+            let who = if self.policy.gateway.is_some() { "no program of this host" } else { "nothing" };
+            let what = format!("there is no [[allow]] rule: {who} may send mail");
             let found = Diagnostic::of_file(path, what, "add one with mta = \"auto\" if there is a mail server here");
             self.diagnostics.push(Diagnostic { severity: Severity::Warning, ..found });
         }

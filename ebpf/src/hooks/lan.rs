@@ -66,11 +66,6 @@ pub(crate) fn judge(skb: *mut __sk_buff) -> Fate {
     }
     // SAFETY: a valid context.
     let (kind, device) = unsafe { ((*skb).pkt_type, (*skb).ifindex) };
-    if kind == OTHERHOST && !is_bridged(device) {
-        // Seen because somebody listens to everything here, or a switch has lost its bearings: it goes nowhere by this host.
-        count::total(Total::Dropped);
-        return Fate::Drops;
-    }
     let Some(seen) = PR_LAN_SEEN.get_ptr_mut(0) else { return Fate::Lost };
     // SAFETY: the value of this CPU, aligned. Frames come in one after the other on a CPU, and the programs that one of
     // them runs through are not interrupted by those of another (`sch_handle_ingress`, net/core/dev.c, runs with bottom
@@ -84,6 +79,11 @@ pub(crate) fn judge(skb: *mut __sk_buff) -> Fate {
     let passes = seen.decision.passes();
     if passes && seen.packet.clear && !is_new(skb, &found, seen) {
         return Fate::Passes;
+    }
+    if !passes && kind == OTHERHOST && !is_bridged(device) {
+        // Seen because somebody listens to everything here, or a switch has lost its bearings: it goes nowhere by this host.
+        count::total(Total::Dropped);
+        return Fate::Drops;
     }
     // SAFETY: a valid context; a store of a word. With the packet, and not only in the map: were that another packet's by
     // then, nothing would pass by it.

@@ -9,7 +9,7 @@ const SOL_PACKET: u16 = 263;
 const SOL_XDP: u16 = 283;
 
 /// The word of a verdict. A local hand-over is an allowed attempt; its reason says that it was local.
-pub(super) fn verdict_word(verdict: Verdict) -> &'static str {
+pub(crate) fn verdict_word(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Allow | Verdict::Local => "allow",
         Verdict::Deny => "deny",
@@ -64,7 +64,9 @@ pub(super) fn interface(index: u32) -> Option<String> {
         return None;
     }
     let name = nix::net::if_::if_indextoname(index).ok();
-    Some(name.and_then(|name| name.into_string().ok()).unwrap_or_else(|| format!("#{index}")))
+    let name = name.and_then(|name| name.into_string().ok()).filter(|name| !name.is_empty());
+    // One that is gone by now has none.
+    Some(name.unwrap_or_else(|| format!("#{index}")))
 }
 
 /// The words of TCP's flags (RFC 9293 §3.1).

@@ -8,6 +8,7 @@ mod devices;
 mod existing;
 pub mod frames;
 pub mod guard;
+mod kfunc;
 mod lan;
 mod links;
 pub mod mounts;

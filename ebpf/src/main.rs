@@ -46,10 +46,13 @@ mod entry {
     const SHOT: i32 = 2;
     /// `TC_ACT_REDIRECT`: to where `bpf_redirect()` has said.
     const REDIRECT: i32 = 7;
-    /// What is where in `PR_NEXT_LAN`.
-    const JUDGE: u32 = 0;
-    const COUNT: u32 = 1;
-    const REFUSE: u32 = 2;
+    /// What is where in `PR_NEXT_LAN`, and the first of them in `PR_NEXT_FRAME` too.
+    const LOOK: u32 = 0;
+    const JUDGE: u32 = 1;
+    const COUNT: u32 = 2;
+    const REFUSE: u32 = 3;
+    /// In `PR_NEXT_FRAME`.
+    const REFUSAL: u32 = 1;
 
     /// A `connect()` of an IPv4 socket. Since Linux 4.17.
     #[cgroup_sock_addr(connect4)]
@@ -85,16 +88,28 @@ mod entry {
     /// Every frame to a device with Ethernet headers. Since Linux 4.5, as tcx since 6.6.
     #[classifier]
     pub(crate) fn pr_frame(ctx: TcContext) -> i32 {
-        if packet::frame(ctx.skb.skb, true, false) {
+        if packet::first_frame(ctx.skb.skb, true, false) {
             return NEXT;
         }
         // SAFETY: a program of the same kind, with the same context.
-        unsafe { PR_NEXT_FRAME.tail_call(&ctx, 0) };
+        unsafe { PR_NEXT_FRAME.tail_call(&ctx, LOOK) };
         count::unfollowed();
         SHOT
     }
 
-    /// What `pr_frame` and `pr_frame_ip` do not let go; run by them alone.
+    /// What the first look at a frame does not let go; run by the programs of the devices alone.
+    #[classifier]
+    pub(crate) fn pr_frame_look(ctx: TcContext) -> i32 {
+        if packet::frame(ctx.skb.skb) {
+            return NEXT;
+        }
+        // SAFETY: a program of the same kind, with the same context.
+        unsafe { PR_NEXT_FRAME.tail_call(&ctx, REFUSAL) };
+        count::unfollowed();
+        SHOT
+    }
+
+    /// What `pr_frame_look` does not let go; run by it alone.
     #[classifier]
     pub(crate) fn pr_frame_no(ctx: TcContext) -> i32 {
         if refusal::refusal(ctx.skb.skb, Hook::Frame) { NEXT } else { SHOT }
@@ -103,11 +118,11 @@ mod entry {
     /// Every frame to a device that leads inwards.
     #[classifier]
     pub(crate) fn pr_frame_in(ctx: TcContext) -> i32 {
-        if packet::frame(ctx.skb.skb, true, true) {
+        if packet::first_frame(ctx.skb.skb, true, true) {
             return NEXT;
         }
         // SAFETY: a program of the same kind, with the same context.
-        unsafe { PR_NEXT_FRAME.tail_call(&ctx, 0) };
+        unsafe { PR_NEXT_FRAME.tail_call(&ctx, LOOK) };
         count::unfollowed();
         SHOT
     }
@@ -115,11 +130,11 @@ mod entry {
     /// Every frame to a device whose frames begin with the IP header.
     #[classifier]
     pub(crate) fn pr_frame_ip(ctx: TcContext) -> i32 {
-        if packet::frame(ctx.skb.skb, false, false) {
+        if packet::first_frame(ctx.skb.skb, false, false) {
             return NEXT;
         }
         // SAFETY: a program of the same kind, with the same context.
-        unsafe { PR_NEXT_FRAME.tail_call(&ctx, 0) };
+        unsafe { PR_NEXT_FRAME.tail_call(&ctx, LOOK) };
         count::unfollowed();
         SHOT
     }
@@ -127,11 +142,11 @@ mod entry {
     /// The same for those that lead inwards.
     #[classifier]
     pub(crate) fn pr_frame_ip_in(ctx: TcContext) -> i32 {
-        if packet::frame(ctx.skb.skb, false, true) {
+        if packet::first_frame(ctx.skb.skb, false, true) {
             return NEXT;
         }
         // SAFETY: a program of the same kind, with the same context.
-        unsafe { PR_NEXT_FRAME.tail_call(&ctx, 0) };
+        unsafe { PR_NEXT_FRAME.tail_call(&ctx, LOOK) };
         count::unfollowed();
         SHOT
     }
@@ -139,11 +154,11 @@ mod entry {
     /// Every frame that comes in by a LAN interface with Ethernet headers.
     #[classifier]
     pub(crate) fn pr_lan(ctx: TcContext) -> i32 {
-        if lan::look(ctx.skb.skb, true) {
+        if lan::first(ctx.skb.skb, true) {
             return NEXT;
         }
         // SAFETY: a program of the same kind, with the same context.
-        unsafe { PR_NEXT_LAN.tail_call(&ctx, JUDGE) };
+        unsafe { PR_NEXT_LAN.tail_call(&ctx, LOOK) };
         count::unfollowed();
         SHOT
     }
@@ -151,7 +166,19 @@ mod entry {
     /// Every frame that comes in by a LAN interface whose frames begin with the IP header.
     #[classifier]
     pub(crate) fn pr_lan_ip(ctx: TcContext) -> i32 {
-        if lan::look(ctx.skb.skb, false) {
+        if lan::first(ctx.skb.skb, false) {
+            return NEXT;
+        }
+        // SAFETY: a program of the same kind, with the same context.
+        unsafe { PR_NEXT_LAN.tail_call(&ctx, LOOK) };
+        count::unfollowed();
+        SHOT
+    }
+
+    /// What these do not let go; run by them alone.
+    #[classifier]
+    pub(crate) fn pr_lan_look(ctx: TcContext) -> i32 {
+        if lan::look(ctx.skb.skb) {
             return NEXT;
         }
         // SAFETY: a program of the same kind, with the same context.
@@ -160,7 +187,7 @@ mod entry {
         SHOT
     }
 
-    /// What these do not let go; run by them alone.
+    /// What is a segment to a guarded port, or might be; run by `pr_lan_look` alone.
     #[classifier]
     pub(crate) fn pr_lan_judge(ctx: TcContext) -> i32 {
         match lan::judge(ctx.skb.skb) {

@@ -57,7 +57,7 @@ static PR_OLD_SUBJECTS: HashMap<SubjectKey, SubjectCount> = HashMap::with_max_en
 #[map]
 pub(crate) static PR_NEXT_PACKET: ProgramArray = ProgramArray::with_max_entries(1, 0);
 #[map]
-pub(crate) static PR_NEXT_FRAME: ProgramArray = ProgramArray::with_max_entries(1, 0);
+pub(crate) static PR_NEXT_FRAME: ProgramArray = ProgramArray::with_max_entries(2, 0);
 #[map]
 pub(crate) static PR_STIRS: RingBuf = RingBuf::with_byte_size(4096, 0);
 
@@ -91,7 +91,7 @@ pub(crate) static PR_LAN_SEEN: PerCpuArray<LanSeen> = PerCpuArray::with_max_entr
 #[map]
 pub(crate) static PR_LAN_ANSWER: PerCpuArray<Answer> = PerCpuArray::with_max_entries(1, 0);
 #[map]
-pub(crate) static PR_NEXT_LAN: ProgramArray = ProgramArray::with_max_entries(3, 0);
+pub(crate) static PR_NEXT_LAN: ProgramArray = ProgramArray::with_max_entries(4, 0);
 
 /// The generation in force; 0 before the first policy.
 #[inline(always)]
@@ -117,10 +117,16 @@ pub(crate) fn lan_guarded(generation: u32, port: u16) -> bool {
     marked(&PR_LAN_PORTS, generation, port)
 }
 
+/// Whether a device is a LAN interface; 0 is none.
+#[inline(always)]
+pub(crate) fn is_lan(device: u32) -> bool {
+    device != 0 && PR_LAN_DEVICES.get_ptr(device).is_some()
+}
+
 /// Whether a frame has come in by a LAN interface, and the generation does not guard its port for LAN hosts.
 #[inline(always)]
 pub(crate) fn lan_lets_alone(generation: u32, port: u16, came_by: u32) -> bool {
-    if came_by == 0 || PR_LAN_DEVICES.get_ptr(came_by).is_none() {
+    if !is_lan(came_by) {
         return false;
     }
     let header = PR_LAN_HEADER.get(generation & 1);

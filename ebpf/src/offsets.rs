@@ -15,6 +15,10 @@ static PR_OFFSETS: Offsets = const {
 #[unsafe(no_mangle)]
 static PR_EXEC_WATCH: u32 = 0;
 
+/// 1 when the kernel shows a program the structure behind its context: see `read::kern_ctx`.
+#[unsafe(no_mangle)]
+static PR_KERN_CTX: u32 = 0;
+
 /// The guarded cgroup.
 #[unsafe(no_mangle)]
 static PR_GUARDED: GuardedCgroup = GuardedCgroup { id: 0, level: 0, agent: 0 };
@@ -47,4 +51,11 @@ pub(crate) fn guarded_cgroup() -> GuardedCgroup {
 pub(crate) fn exec_watch() -> bool {
     // SAFETY: a static. Volatile for the same reason.
     unsafe { read_volatile(addr_of!(PR_EXEC_WATCH)) == 1 }
+}
+
+/// Whether `read::kern_ctx` may be called.
+#[inline(always)]
+pub(crate) fn has_kern_ctx() -> bool {
+    // SAFETY: a static. Volatile for the same reason.
+    unsafe { read_volatile(addr_of!(PR_KERN_CTX)) == 1 }
 }

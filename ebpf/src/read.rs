@@ -1,7 +1,11 @@
 //! Checked reads of kernel and user memory. Every read can fail, none can fault.
 
+use core::arch::asm;
+
+use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user};
+use portreeve_abi::KERN_CTX_CALL;
 
 /// An address in kernel memory.
 pub(crate) type Address = usize;
@@ -43,6 +47,29 @@ pub(crate) fn forget_all<T: Copy>(value: &mut T) {
 #[inline(always)]
 pub(crate) fn pointer(address: Address) -> Option<Address> {
     kernel::<Address>(address).filter(|target| *target != 0)
+}
+
+/// The kernel's `sk_buff` behind a context. What is read there is read in place, without a call; the verifier knows the
+/// structure and checks the fields.
+///
+/// Only where `offsets::has_kern_ctx` says so: see [`KERN_CTX_CALL`].
+#[inline(always)]
+pub(crate) fn kern_ctx(context: *mut __sk_buff) -> *const u8 {
+    let structure: *const u8;
+    // SAFETY: a call without side effects, with the registers that calls overwrite.
+    unsafe {
+        asm!(
+            "call {call}",
+            call = const KERN_CTX_CALL,
+            inlateout("r1") context => _,
+            lateout("r0") structure,
+            lateout("r2") _,
+            lateout("r3") _,
+            lateout("r4") _,
+            lateout("r5") _,
+        );
+    }
+    structure
 }
 
 /// Copies bytes of kernel memory, or writes zeros where it cannot.

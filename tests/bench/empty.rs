@@ -11,6 +11,7 @@ const LINK_CREATE: libc::c_int = 28;
 const SCHED_CLS: u32 = 3;
 const CGROUP_SKB: u32 = 8;
 const CGROUP_INET_EGRESS: u32 = 1;
+const TCX_INGRESS: u32 = 46;
 const TCX_EGRESS: u32 = 47;
 
 /// `struct bpf_insn` of `r0 = VALUE` and `exit`, a word each.
@@ -25,21 +26,35 @@ impl Empty {
     /// On a cgroup, and on a device of a host; `None` where the kernel has no tcx.
     pub(crate) fn attach(cgroup: &Cgroup, host: &Host, device: &str) -> Option<Self> {
         let folder = File::open(cgroup.path()).unwrap();
-        // 1 lets a packet go, -1 is the next program's turn.
+        // 1 lets a packet go.
         let packet = load(CGROUP_SKB, CGROUP_INET_EGRESS, 1)?;
-        let frame = load(SCHED_CLS, TCX_EGRESS, -1)?;
         let on_cgroup = link(&packet, folder.as_raw_fd() as u32, CGROUP_INET_EGRESS)?;
-        let index: u32 = host.run("ip", &["-oneline", "link", "show", device]).split(':').next()?.parse().ok()?;
-        let namespace = File::open(host.path()).unwrap();
-        let on_device = std::thread::scope(|scope| {
-            let inside = scope.spawn(|| {
-                nix::sched::setns(&namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-                link(&frame, index, TCX_EGRESS)
-            });
-            inside.join().unwrap()
-        })?;
-        Some(Self(vec![packet, frame, on_cgroup, on_device]))
+        let mut held = on_device(host, device, TCX_EGRESS)?;
+        held.extend([packet, on_cgroup]);
+        Some(Self(held))
     }
+
+    /// Where frames come into a gateway and where they leave it.
+    pub(crate) fn forwarding(gateway: &Host, lan: &str, wan: &str) -> Option<Self> {
+        let mut held = on_device(gateway, lan, TCX_INGRESS)?;
+        held.extend(on_device(gateway, wan, TCX_EGRESS)?);
+        Some(Self(held))
+    }
+}
+
+fn on_device(host: &Host, device: &str, attach: u32) -> Option<Vec<OwnedFd>> {
+    // -1 is the next program's turn.
+    let frame = load(SCHED_CLS, attach, -1)?;
+    let index: u32 = host.run("ip", &["-oneline", "link", "show", device]).split(':').next()?.parse().ok()?;
+    let namespace = File::open(host.path()).unwrap();
+    let on_device = std::thread::scope(|scope| {
+        let inside = scope.spawn(|| {
+            nix::sched::setns(&namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            link(&frame, index, attach)
+        });
+        inside.join().unwrap()
+    })?;
+    Some(vec![frame, on_device])
 }
 
 fn load(kind: u32, attach: u32, value: i32) -> Option<OwnedFd> {

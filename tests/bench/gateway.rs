@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use lab::gateway::address::{BOT_MAC, EXCHANGER, GATEWAY_MAC, SERVER, SERVER_MAC};
+use lab::gateway::address::{BOT_MAC, EXCHANGER, GATEWAY_MAC, LAN, SERVER, SERVER_MAC, WAN};
 use lab::{Cgroup, Gateway, Guard, Tap};
 
+use crate::empty::Empty;
 use crate::figures::{median, section};
 use crate::machine;
 use crate::packets::{Sender, swallow};
@@ -90,7 +91,7 @@ fn wall(scene: &Gateway, rules: usize) {
 
 /// The whole of `cargo xtask bench gateway`.
 pub(crate) fn measure() {
-    let mut guard = None;
+    let (mut guard, mut empty) = (None, None);
     let mut arms = [
         Arm::new("no guard", |_| ()),
         Arm::new("Portreeve", |scene| {
@@ -98,6 +99,9 @@ pub(crate) fn measure() {
             guard = Some((Guard::start_on(&scene.lab, &inside, &policy(1)), inside));
         }),
         Arm::new("nftables", |scene| wall(scene, 1)),
+        Arm::new("two empty programs", |scene| {
+            empty = Empty::forwarding(&scene.gateway, LAN, WAN);
+        }),
         Arm::new("no guard again", |_| ()),
     ];
     // A cgroup of the guard's own, in which nobody is.
@@ -121,6 +125,7 @@ pub(crate) fn measure() {
     }
     flood(&arms[1], &guard);
     guard.detach();
+    drop(empty);
 }
 
 /// Sender, gateway and receiver share one processor, so what a packet takes is what it costs all three of them.
@@ -138,7 +143,7 @@ fn report(arms: &[Arm], rules: usize) {
                 _ => String::new(),
             };
             println!(
-                "{:<16}{each:>8.0} ns of one processor   {:>7.3} million a second   throughput / no guard {ratio:.4}{says}",
+                "{:<20}{each:>8.0} ns of one processor   {:>7.3} million a second   throughput / no guard {ratio:.4}{says}",
                 arm.name,
                 1e3 / each
             );

@@ -116,20 +116,26 @@ fn a_reset_is_right_for_every_segment() {
 fn a_reset_and_a_frame_for_many_get_no_answer() {
     let scene = Gateway::new("unanswered");
     let tap = Tap::on(&scene.bot, "eth0");
+    // What the gateway sends, before the switch drops what no host can have sent.
+    let out = Tap::on(&scene.switch, "to-gateway");
     let guard = Guard::start(&scene.lab, &policy(""));
     let syn = Segment::syn(NOBODY[0], EXCHANGER[0], 25);
     let rst = Segment { flags: RST, ..syn.clone() };
     let rst_ack = Segment { flags: RST | ACK, ack: 5, ..syn.clone() };
     let broadcast = Macs::new("ff:ff:ff:ff:ff:ff", BOT_MAC);
     let group = Macs::new("01:00:5e:00:00:01", BOT_MAC);
-    let frames = [rst.frame(macs()), rst_ack.frame(macs()), syn.frame(broadcast), syn.frame(group)];
+    let mut frames = vec![rst.frame(macs()), rst_ack.frame(macs()), syn.frame(broadcast), syn.frame(group)];
+    // Sources that are no host's.
+    let nobody =
+        [("0.0.0.0", 0), ("127.0.0.1", 0), ("224.0.0.9", 0), ("255.255.255.255", 0), ("::", 1), ("ff02::9", 1)];
+    frames.extend(nobody.map(|(from, family)| Segment::syn(from, EXCHANGER[family], 25).frame(macs())));
     for (number, frame) in (1..).zip(&frames) {
         tap.send(frame);
         refused(&guard, number);
-        assert_eq!(answer(&tap, TCP, QUIET), None, "frame {number}");
+        assert_eq!(answer(&out, TCP, QUIET), None, "frame {number}");
     }
     tap.send(&syn.frame(macs()));
-    assert!(answer(&tap, TCP, DEADLINE).is_some(), "the tap is deaf");
+    assert!(answer(&out, TCP, DEADLINE).is_some(), "the tap is deaf");
 }
 
 #[test]

@@ -2,10 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use lab::gateway::address::{EXCHANGER, SERVER};
+use lab::gateway::address::{BOT_MAC, EXCHANGER, GATEWAY_MAC, SERVER, SERVER_MAC};
 use lab::gateway::{Tried, connect, exchanger_at};
-use lab::{DEADLINE, Gateway, Guard, until};
+use lab::{DEADLINE, Gateway, Guard, Tap, until};
 
+use crate::packet::{ACK, Macs, PSH, Segment};
 use crate::pass::send_message;
 use crate::{assert_refused_at_once, attempts, policy};
 
@@ -90,6 +91,39 @@ fn a_connection_that_the_policy_allows_no_more_is_reset() {
         assert_refused_at_once(&connect(&scene.server, exchanger_at(family, 25)), SERVER[family]);
     }
     assert!(scene.exchanger.messages().is_empty());
+}
+
+#[test]
+fn nobody_rides_on_an_allowed_connection() {
+    let scene = Gateway::new("rides");
+    // What belongs to no connection that it knows would be dropped by the translation of addresses.
+    scene.gateway.run("nft", &["flush ruleset"]);
+    let (server, bot) = (Tap::on(&scene.server, "eth0"), Tap::on(&scene.bot, "eth0"));
+    // Addresses that nobody has, so that no kernel takes part in the conversation.
+    let silent = ["10.9.0.99", "fd09::99"];
+    let text = policy("").replace(SERVER[0], silent[0]).replace(SERVER[1], silent[1]);
+    let guard = Guard::start(&scene.lab, &text);
+    let (probe, mut refused) = (scene.watch(25), 0);
+    for family in [0, 1] {
+        let syn = Segment::syn(silent[family], EXCHANGER[family], 25);
+        let segment = Segment { flags: PSH | ACK, seq: syn.seq + 1, ack: 1, data: b"NOOP\r\n".to_vec(), ..syn.clone() };
+        // The server's own pass, the last one by the memory of the first.
+        let (seen, own) = (probe.settled(), Macs::new(GATEWAY_MAC, SERVER_MAC));
+        for frame in [syn.frame(own), segment.frame(own), segment.frame(own)] {
+            server.send(&frame);
+        }
+        assert_eq!(probe.settled(), seen + 3, "{}", silent[family]);
+        let foreign = Macs::new(GATEWAY_MAC, BOT_MAC);
+        for frame in [segment.frame(foreign), syn.frame(foreign)] {
+            bot.send(&frame);
+            refused += 1;
+            until("the refusal", DEADLINE, || match guard.counters()["refused"] {
+                enough if enough >= refused => Ok(()),
+                fewer => Err(fewer),
+            });
+        }
+        assert_eq!(probe.settled(), seen + 3, "{:?}", probe.segments());
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use lab::gateway::address::{BOT, GATEWAY, OUTSIDE, SERVER};
+use lab::gateway::address::{BOT, EXCHANGER, GATEWAY, OUTSIDE, SERVER};
 use lab::gateway::{Tried, connect, exchanger_at};
 use lab::{DEADLINE, Gateway, Guard, Host, Sink, until};
 
@@ -77,6 +77,32 @@ fn a_long_message_of_the_mail_servers_arrives_whole() {
     attempts(&guard, 2);
     let counters = guard.counters();
     assert_eq!((counters["allowed"], counters["refused"], counters["dropped"]), (2, 0, 0));
+}
+
+#[test]
+fn an_allowed_servers_mail_passes_when_the_gateway_sends_it_elsewhere() {
+    let scene = Gateway::new("dnat");
+    // Addresses of the Internet's that nobody has: the gateway takes what is for them to the exchanger.
+    let nobody = ["203.0.113.99", "2001:db8:9::99"];
+    let rules = format!(
+        "add table inet elsewhere; add chain inet elsewhere in {{ type nat hook prerouting priority dstnat; }}; \
+         add rule inet elsewhere in ip daddr {} dnat ip to {}; add rule inet elsewhere in ip6 daddr {} dnat ip6 to {}",
+        nobody[0], EXCHANGER[0], nobody[1], EXCHANGER[1]
+    );
+    scene.gateway.run("nft", &[&rules]);
+    let guard = Guard::start(&scene.lab, &policy(""));
+    for to in nobody {
+        let to = SocketAddr::new(to.parse().unwrap(), 25);
+        send_message(&scene.server, to, 2000, |number| {
+            if number % 1000 == 0 {
+                std::thread::sleep(Duration::from_millis(1500));
+            }
+        })
+        .unwrap();
+        assert_refused_at_once(&connect(&scene.bot, to), "the workstation");
+    }
+    assert_eq!(guard.counters()["allowed"], 2);
+    assert_eq!(scene.exchanger.wait_for_messages(2, DEADLINE).len(), 2);
 }
 
 #[test]

@@ -9,8 +9,9 @@ use std::os::fd::AsFd as _;
 
 use aya::maps::{Map, ProgramArray};
 use portreeve_abi::{
-    PROGRAM_CONNECT4, PROGRAM_CONNECT6, PROGRAM_EXEC, PROGRAM_EXIT, PROGRAM_FORK, PROGRAM_FRAME_NO, PROGRAM_LAN_COUNT,
-    PROGRAM_LAN_JUDGE, PROGRAM_LAN_REFUSE, PROGRAM_PACKET, PROGRAM_PACKET_NO, PROGRAM_SETSOCKOPT,
+    PROGRAM_CONNECT4, PROGRAM_CONNECT6, PROGRAM_EXEC, PROGRAM_EXIT, PROGRAM_FORK, PROGRAM_FRAME_LOOK, PROGRAM_FRAME_NO,
+    PROGRAM_LAN_COUNT, PROGRAM_LAN_JUDGE, PROGRAM_LAN_LOOK, PROGRAM_LAN_REFUSE, PROGRAM_PACKET, PROGRAM_PACKET_NO,
+    PROGRAM_SETSOCKOPT,
 };
 
 use super::guard::{Guard, program_fd};
@@ -31,8 +32,8 @@ pub(super) const WATCHES: [(&str, &str, &str); 3] = [
 /// The programs that others end in: the table, the beginning of its pin's name, and what is in it.
 pub(super) const NEXT: [(&str, &str, &[&str]); 3] = [
     ("PR_NEXT_PACKET", "next_packet", &[PROGRAM_PACKET_NO]),
-    ("PR_NEXT_FRAME", "next_frame", &[PROGRAM_FRAME_NO]),
-    ("PR_NEXT_LAN", "next_lan", &[PROGRAM_LAN_JUDGE, PROGRAM_LAN_COUNT, PROGRAM_LAN_REFUSE]),
+    ("PR_NEXT_FRAME", "next_frame", &[PROGRAM_FRAME_LOOK, PROGRAM_FRAME_NO]),
+    ("PR_NEXT_LAN", "next_lan", &[PROGRAM_LAN_LOOK, PROGRAM_LAN_JUDGE, PROGRAM_LAN_COUNT, PROGRAM_LAN_REFUSE]),
 ];
 /// Says, beside the links, that the guard has once been whole: what stands in for it at a boot need not.
 const WHOLE: &str = "whole";

@@ -32,6 +32,7 @@ mod kind {
     pub(super) const VOLATILE: u32 = 9;
     pub(super) const CONST: u32 = 10;
     pub(super) const RESTRICT: u32 = 11;
+    pub(super) const FUNC: u32 = 12;
     pub(super) const FUNC_PROTO: u32 = 13;
     pub(super) const VAR: u32 = 14;
     pub(super) const DATASEC: u32 = 15;
@@ -93,6 +94,19 @@ impl<'a> Btf<'a> {
     /// [`BtfError::NoField`] when there is none.
     pub fn bits(&self, path: &str) -> Result<u32, BtfError> {
         self.bits_of(path).ok_or_else(|| BtfError::NoField(path.to_owned()))
+    }
+
+    /// The id of a function.
+    #[must_use]
+    pub fn function(&self, name: &str) -> Option<u32> {
+        let is_it = |at: usize| {
+            let info = read_u32(self.data, at + 4)?;
+            (info >> 24 & 0x1f == kind::FUNC && self.string(read_u32(self.data, at)? as usize) == name.as_bytes())
+                .then_some(())
+        };
+        // Type 0 is none (void).
+        let id = self.types.iter().skip(1).position(|at| is_it(*at).is_some())? + 1;
+        u32::try_from(id).ok()
     }
 
     fn offset_of(&self, path: &str) -> Option<u32> {

@@ -19,9 +19,10 @@ use aya::programs::{
 use aya::{Ebpf, EbpfLoader, Pod};
 use portreeve_abi::{
     ABI_VERSION, ExeId, ExecRecord, GuardedCgroup, LanSource, Learned, MAPS, Map, PROGRAM_CONNECT4, PROGRAM_CONNECT6,
-    PROGRAM_EXISTING, PROGRAM_FRAME, PROGRAM_FRAME_IN, PROGRAM_FRAME_IP, PROGRAM_FRAME_IP_IN, PROGRAM_FRAME_NO,
-    PROGRAM_LAN, PROGRAM_LAN_COUNT, PROGRAM_LAN_IP, PROGRAM_LAN_JUDGE, PROGRAM_LAN_REFUSE, PROGRAM_LEARN,
-    PROGRAM_PACKET, PROGRAM_PACKET_NO, PROGRAM_SETSOCKOPT, SOCKETS_VERSION, SubjectCount, SubjectKey, Tally, Total,
+    PROGRAM_EXISTING, PROGRAM_FRAME, PROGRAM_FRAME_IN, PROGRAM_FRAME_IP, PROGRAM_FRAME_IP_IN, PROGRAM_FRAME_LOOK,
+    PROGRAM_FRAME_NO, PROGRAM_LAN, PROGRAM_LAN_COUNT, PROGRAM_LAN_IP, PROGRAM_LAN_JUDGE, PROGRAM_LAN_LOOK,
+    PROGRAM_LAN_REFUSE, PROGRAM_LEARN, PROGRAM_PACKET, PROGRAM_PACKET_NO, PROGRAM_SETSOCKOPT, SOCKETS_VERSION,
+    SubjectCount, SubjectKey, Tally, Total,
 };
 
 use super::attach::{NEXT, PACKETS, WATCHES};
@@ -29,7 +30,7 @@ use super::btf::{Btf, VMLINUX};
 use super::carry::added;
 use super::frames::{self, Frames};
 use super::links::{Links, wait_for_end};
-use super::{Ended, KernelError, mounts, offsets, sys, trampoline};
+use super::{Ended, KernelError, kfunc, mounts, offsets, sys, trampoline};
 
 /// The kernel programs, built into this binary.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("PORTREEVE_GUARD_OBJECT"));
@@ -295,18 +296,20 @@ fn load_object(
     exec_watch: bool,
 ) -> Result<Ebpf, KernelError> {
     let btf = fs::read(VMLINUX).map_err(KernelError::NoBtf)?;
-    let offsets = offsets::find(&Btf::parse(&btf)?)?;
-    let watch = u32::from(exec_watch);
+    let btf = Btf::parse(&btf)?;
+    let offsets = offsets::find(&btf)?;
+    let mut object = OBJECT.to_vec();
+    let (watch, kern_ctx) = (u32::from(exec_watch), u32::from(kfunc::link(&mut object, &btf)));
     let mut loader = EbpfLoader::new();
-    loader.override_global("PR_OFFSETS", &offsets, true).override_global("PR_GUARDED", guarded, true).override_global(
-        "PR_EXEC_WATCH",
-        &watch,
-        true,
-    );
+    loader
+        .override_global("PR_OFFSETS", &offsets, true)
+        .override_global("PR_GUARDED", guarded, true)
+        .override_global("PR_EXEC_WATCH", &watch, true)
+        .override_global("PR_KERN_CTX", &kern_ctx, true);
     for (name, path) in places {
         loader.map_pin_path(name, path);
     }
-    loader.load(OBJECT).map_err(|source| KernelError::Load(Box::new(source)))
+    loader.load(&object).map_err(|source| KernelError::Load(Box::new(source)))
 }
 
 /// Loads everything but the programs that watch execs.
@@ -324,10 +327,12 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<(), KernelError> {
         PROGRAM_FRAME_IN,
         PROGRAM_FRAME_IP,
         PROGRAM_FRAME_IP_IN,
+        PROGRAM_FRAME_LOOK,
         PROGRAM_FRAME_NO,
         PROGRAM_LAN,
         PROGRAM_LAN_IP,
         PROGRAM_LAN_COUNT,
+        PROGRAM_LAN_LOOK,
         PROGRAM_LAN_JUDGE,
         PROGRAM_LAN_REFUSE,
     ] {

@@ -34,11 +34,15 @@ pub struct PassKey {
     pub seq: u32,
     /// The destination port, host order.
     pub dport: u16,
-    /// Zero.
-    pub _pad: u16,
+    /// 0, or [`PASS_LAN`].
+    pub of: u16,
 }
 
 const _: () = assert!(size_of::<PassKey>() == 24);
+
+/// In [`PassKey::of`]: a segment of a LAN host's, which counts only where the frame has come in by a LAN interface, and so
+/// needs no destination: translation may have changed that.
+pub const PASS_LAN: u16 = 1;
 
 /// Value of the passes and flows.
 #[repr(C)]

@@ -92,19 +92,28 @@ pub struct LanSource {
 
 const _: () = assert!(size_of::<LanSource>() == 32);
 
-/// Value of the LAN's connections that pass.
+/// Value of the LAN's connections that pass. What belongs to one and comes from elsewhere, or is judged by another policy,
+/// is judged anew.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LanFlow {
-    /// When the devices it leaves by were last told of it, CLOCK_BOOTTIME in nanoseconds.
-    pub time: u64,
+    /// When it was last judged, in the kernel's ticks (`jiffies_64`).
+    pub ticks: u64,
     /// The sequence number of its SYN, 0 where that was not seen.
     pub seq: u32,
+    /// The policy that let it pass.
+    pub generation: u32,
+    /// The LAN interface.
+    pub interface: u32,
+    /// See [`LanSource::vlan`].
+    pub vlan: u32,
+    /// See [`LanSource::mac`].
+    pub mac: [u8; 6],
     /// Zero.
-    pub _pad: u32,
+    pub _pad: u16,
 }
 
-const _: () = assert!(size_of::<LanFlow>() == 16);
+const _: () = assert!(size_of::<LanFlow>() == 32);
 
 /// An address of this host's own.
 #[repr(C)]

@@ -27,7 +27,9 @@ pub const PROGRAM_FRAME_IP_IN: &str = "pr_frame_ip_in";
 pub const PROGRAM_LAN: &str = "pr_lan";
 /// The tc ingress program for LAN interfaces whose frames begin with the IP header.
 pub const PROGRAM_LAN_IP: &str = "pr_lan_ip";
-/// What these end in for a segment to a guarded port: the verdict.
+/// What these end in for what the first look has not let go.
+pub const PROGRAM_LAN_LOOK: &str = "pr_lan_look";
+/// What that ends in for a segment to a guarded port: the verdict.
 pub const PROGRAM_LAN_JUDGE: &str = "pr_lan_judge";
 /// What that ends in for what is to be counted.
 pub const PROGRAM_LAN_COUNT: &str = "pr_lan_count";
@@ -35,7 +37,9 @@ pub const PROGRAM_LAN_COUNT: &str = "pr_lan_count";
 pub const PROGRAM_LAN_REFUSE: &str = "pr_lan_refuse";
 /// What the packet program ends in when it does not let a packet go.
 pub const PROGRAM_PACKET_NO: &str = "pr_packet_no";
-/// The same for frames.
+/// What the frame programs end in for what their first look has not let go.
+pub const PROGRAM_FRAME_LOOK: &str = "pr_frame_look";
+/// What that ends in when it does not let a frame go either.
 pub const PROGRAM_FRAME_NO: &str = "pr_frame_no";
 /// The cgroup/setsockopt program.
 pub const PROGRAM_SETSOCKOPT: &str = "pr_setsockopt";
@@ -107,7 +111,7 @@ pub const MAPS: [Map; 37] = [
     map("PR_OLD_SUBJECTS", 16_384, 24 + 48),
     // Programs that others end in; the agent alone writes them.
     map("PR_NEXT_PACKET", 1, 8),
-    map("PR_NEXT_FRAME", 1, 8),
+    map("PR_NEXT_FRAME", 2, 8),
     // Written by the program at the end of `bpf(2)`; when full, the agent knows already that it has to look.
     map("PR_STIRS", 4096, 1),
     // The gateway's part of the policy, likewise: two slots, two bitmaps, and tables that the agent alone writes.
@@ -128,11 +132,11 @@ pub const MAPS: [Map; 37] = [
     map("PR_LAN_KNOWN", 1, 8),
     // Written by the gateway's programs, the least recently used go: what is left of their connections is counted once
     // more.
-    of_sockets("PR_LAN_FLOWS", 8192, 36 + 16),
+    map("PR_LAN_FLOWS", 8192, 36 + 32),
     // One value a CPU each: what one program of the gateway tells the next, and what it answers.
     map("PR_LAN_SEEN", 1, 96),
     map("PR_LAN_ANSWER", 1, 80),
-    map("PR_NEXT_LAN", 3, 8),
+    map("PR_NEXT_LAN", 4, 8),
 ];
 
 #[cfg(test)]
@@ -161,12 +165,14 @@ mod tests {
             PROGRAM_FRAME_IP_IN,
             PROGRAM_LAN,
             PROGRAM_LAN_IP,
+            PROGRAM_LAN_LOOK,
             PROGRAM_LAN_JUDGE,
             PROGRAM_LAN_COUNT,
             PROGRAM_LAN_REFUSE,
             PROGRAM_SETSOCKOPT,
             PROGRAM_EXISTING,
             PROGRAM_PACKET_NO,
+            PROGRAM_FRAME_LOOK,
             PROGRAM_FRAME_NO,
             PROGRAM_LSM,
             PROGRAM_REACH,

@@ -161,6 +161,10 @@ pub struct Offsets {
     pub skb_summed_shift: u32,
 }
 
+/// What stands in the object for a call of `bpf_cast_to_kern_ctx()` (kernel/bpf/helpers.c, since Linux 6.2), which the agent
+/// puts in its place: the number of a helper that there is not.
+pub const KERN_CTX_CALL: i32 = 0x5052_0001;
+
 /// Which part of the cgroup2 hierarchy is guarded, and by whom.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

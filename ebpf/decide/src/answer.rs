@@ -70,6 +70,19 @@ impl Sum {
 }
 
 impl Segment {
+    /// Whether its source is an address that a host may have: no answer goes to this network's own (0.0.0.0/8), loopback,
+    /// multicast or reserved addresses, nor to the unspecified one (RFC 1122 §3.2.1.3 and §3.2.2, RFC 4443 §2.4).
+    #[inline(always)]
+    pub fn has_a_source(&self) -> bool {
+        let [a, b, c, d] = words(&self.source);
+        if a == 0 && b == 0 && c == 0xffff {
+            let first = d >> 24;
+            return first != 0 && first != 127 && first < 224;
+        }
+        let unspecified_or_loopback = a == 0 && b == 0 && c == 0 && d <= 1;
+        !unspecified_or_loopback && a >> 24 != 0xff
+    }
+
     /// The reset (RFC 9293 §3.10.7.1): of a segment with ACK by what it acknowledges, of others it acknowledges them.
     #[inline(always)]
     fn reset(&self, v6: bool) -> [u8; V4] {
@@ -169,6 +182,13 @@ fn ipv6(next: u8, length: u16, from: &[u8; 16], to: &[u8; 16]) -> [u8; V6] {
     header
 }
 
+/// An address by its four words.
+#[inline(always)]
+fn words(address: &[u8; 16]) -> [u32; 4] {
+    let word = |at: usize| u32::from_be_bytes([address[at], address[at + 1], address[at + 2], address[at + 3]]);
+    [word(0), word(4), word(8), word(12)]
+}
+
 /// The IPv4 address in a mapped one.
 #[inline(always)]
 fn v4(mapped: &[u8; 16]) -> [u8; 4] {
@@ -239,6 +259,29 @@ mod tests {
                 Segment { source, destination, sport, dport, seq, ack, flags, data, partial: false }
             },
         )
+    }
+
+    #[test]
+    fn nothing_is_answered_to_what_is_no_hosts_address() {
+        let answered = |source: &str| {
+            let source = match source.parse().unwrap() {
+                std::net::IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+                std::net::IpAddr::V6(address) => address.octets(),
+            };
+            let destination = [0; 16];
+            let (sport, dport, seq, ack, flags, data, partial) = (1, 25, 0, 0, TCP_SYN, 0, false);
+            Segment { source, destination, sport, dport, seq, ack, flags, data, partial }.has_a_source()
+        };
+        for host in
+            ["10.9.0.66", "1.0.0.0", "126.255.255.255", "128.0.0.1", "223.255.255.255", "fd09::66", "fe80::1", "::2"]
+        {
+            assert!(answered(host), "{host}");
+        }
+        for nobody in
+            ["0.0.0.0", "0.1.2.3", "127.0.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255", "::", "::1", "ff02::1"]
+        {
+            assert!(!answered(nobody), "{nobody}");
+        }
     }
 
     proptest! {

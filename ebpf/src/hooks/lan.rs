@@ -1,27 +1,32 @@
 //! The gateway guard: what LAN hosts send to guarded ports, where it comes in (tc ingress).
 //!
-//! Four programs, each ending in the next by a tail call: `look` finds out what a frame is, `judge` decides, `count` counts
-//! and reports, `refuse` answers a host that is refused. What passes is told to the devices it will leave by, as a connection
+//! Five programs, each ending in the next by a tail call: `first` lets go what is nothing of the guard's, `look` finds out
+//! what a frame is, `judge` decides, `count` counts and reports, `refuse` answers a host that is refused. What passes is told to the devices it will leave by, as a connection
 //! of this host's own is: see `packet::frame`.
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{
-    bpf_ktime_get_boot_ns, bpf_redirect, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
+    bpf_jiffies64, bpf_ktime_get_boot_ns, bpf_redirect, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
 };
-use portreeve_abi::{FlowKey, LAN_BRIDGED, LAN_DROP, LAN_ON, LAN_PROHIBITED, LanFlow, LanSource, Total, Verdict};
+use portreeve_abi::{
+    FlowKey, LAN_BRIDGED, LAN_DROP, LAN_ON, LAN_PROHIBITED, LanFlow, LanSource, PASS_LAN, PassKey, Total, Verdict,
+};
 use portreeve_decide::answer::{self, QUOTE_V4, QUOTE_V6, Segment};
-use portreeve_decide::packet::{Bytes as _, NOWHERE, TCP_ACK, TCP_RST, TCP_SYN};
+use portreeve_decide::packet::{Bytes as _, TCP_ACK, TCP_RST, TCP_SYN};
 use portreeve_decide::{LanPacket, LanTables as _, judge_lan, vlan};
 
-use super::packet::{Found, Loaded, now, of_interest, pass_key, unfinished};
+use super::first::{self, First};
+use super::packet::{self, Direct, Found, Loaded, now, pass_key};
+use super::plain::Plain;
 use crate::maps::{self, LanMaps, PR_LAN_ANSWER, PR_LAN_DEVICES, PR_LAN_FLOWS, PR_LAN_SEEN, PR_PASSES};
 use crate::report::LanSeen;
 use crate::{count, read, report};
 
 /// `PACKET_OTHERHOST`, include/uapi/linux/if_packet.h.
 const OTHERHOST: u32 = 3;
-/// How often the devices a connection leaves by are told of it, in nanoseconds.
-const TELL: u64 = 1_000_000_000;
+/// How often a connection is judged again and the devices it leaves by are told of it, in ticks: between a quarter of a
+/// second and two and a half, by the kernel's HZ. Ticks cost a load, the time a call.
+const JUDGED: u64 = 256;
 
 /// What becomes of a frame.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,19 +43,54 @@ pub(crate) enum Fate {
     Counts,
 }
 
-/// Looks at a frame; true lets it go, false leaves it to `judge`.
+/// A first look at a frame; true lets it go, false leaves it to `look`.
 #[inline(always)]
-pub(crate) fn look(skb: *mut __sk_buff, ethernet: bool) -> bool {
+pub(crate) fn first(skb: *mut __sk_buff, ethernet: bool) -> bool {
+    let guarded = |port| maps::lan_guarded(maps::active_generation(), port);
+    first::look(skb, ethernet, guarded, |plain| goes_on(skb, ethernet, plain))
+}
+
+/// Looks at a frame that the first look has not let go; true lets it go, false leaves it to `judge`.
+#[inline(always)]
+pub(crate) fn look(skb: *mut __sk_buff) -> bool {
     let generation = maps::active_generation();
-    let Some(found) = of_interest(skb, ethernet, |port| maps::lan_guarded(generation, port)) else { return true };
+    let first = First::handed_over(skb);
+    let guarded = |port| maps::lan_guarded(generation, port);
+    let Some(found) = packet::look(skb, first.ethernet, first.checksum, guarded) else { return true };
     let found = read::forget(&found).unwrap_or(Found::UNCLEAR);
+    // The word behind says still whether there is an Ethernet header.
     found.hand_over(skb);
-    // SAFETY: a valid context; a store of a word.
-    unsafe { (&raw mut (*skb).cb).cast::<u32>().add(4).write_volatile(u32::from(ethernet)) };
     false
 }
 
-/// Whether `look` has been told that the frame has an Ethernet header.
+/// Whether a segment belongs to a connection that was let pass a moment ago: from the same device and MAC address, by the
+/// policy in force.
+#[inline(always)]
+fn goes_on(skb: *mut __sk_buff, ethernet: bool, plain: &Plain) -> bool {
+    let Some(flow) = PR_LAN_FLOWS.get_ptr(plain.flow) else { return false };
+    // SAFETY: a live map value, written by programs of other packets meanwhile: what is read of two of them is at worst
+    // taken for no match, or for either.
+    let flow = unsafe { &*flow };
+    // SAFETY: a valid context.
+    let (device, tagged, tag) = unsafe { ((*skb).ifindex, (*skb).vlan_present != 0, (*skb).vlan_tci & 0xfff) };
+    // The first look has found no tags in the frame.
+    let vlan = if ethernet && tagged { tag } else { 0 };
+    let mac = if ethernet { Direct::of(skb).get::<6>(6).unwrap_or([0; 6]) } else { [0; 6] };
+    flow.generation == maps::active_generation()
+        && flow.interface == device
+        && flow.vlan == vlan
+        && flow.mac == mac
+        && ticks().wrapping_sub(flow.ticks) < JUDGED
+}
+
+/// The kernel's ticks.
+#[inline(always)]
+fn ticks() -> u64 {
+    // SAFETY: the helper has no precondition.
+    unsafe { bpf_jiffies64() }
+}
+
+/// Whether the first look has been told that the frame has an Ethernet header.
 #[inline(always)]
 fn is_ethernet(skb: *mut __sk_buff) -> bool {
     // SAFETY: a valid context.
@@ -171,16 +211,28 @@ fn is_new(skb: *mut __sk_buff, found: &Found, seen: &LanSeen) -> bool {
     let mut is_new = true;
     if let Some(flow) = PR_LAN_FLOWS.get_ptr(key) {
         // SAFETY: a live map value; loads of words.
-        let (told, first) = unsafe { ((*flow).time, (*flow).seq) };
-        if !opens && seen.now.wrapping_sub(told) < TELL {
+        let (judged, first, generation) = unsafe { ((*flow).ticks, (*flow).seq, (*flow).generation) };
+        if !opens && generation == seen.decision.generation && ticks().wrapping_sub(judged) < JUDGED {
             return false;
         }
         is_new = opens && first != seq;
     }
     // Were there no room, the segment is refused where it leaves, and sent again. What is for this host does not leave.
     let leaves = !matches!(seen.decision.verdict, Verdict::Local);
-    let _full = leaves && PR_PASSES.insert(pass_key(skb, &found.tcp), now(), 0).is_err();
-    let flow = LanFlow { time: seen.now, seq: if opens { seq } else { 0 }, _pad: 0 };
+    if leaves {
+        let key = pass_key(skb, &found.tcp);
+        let _full = PR_PASSES.insert(key, now(), 0);
+        let _full = PR_PASSES.insert(PassKey { daddr: [0; 16], dport: 0, of: PASS_LAN, ..key }, now(), 0);
+    }
+    let flow = LanFlow {
+        ticks: ticks(),
+        seq: if opens { seq } else { 0 },
+        generation: seen.decision.generation,
+        interface: seen.interface,
+        vlan: seen.packet.vlan,
+        mac: seen.packet.mac,
+        _pad: 0,
+    };
     let _full = PR_LAN_FLOWS.insert(key, flow, 0);
     is_new
 }
@@ -194,11 +246,9 @@ pub(crate) fn refuse(skb: *mut __sk_buff) -> bool {
     if !is_plain(&Loaded(skb), ethernet, found.tcp.ip) {
         return false;
     }
-    let checksum = unfinished(skb);
-    let partial = checksum != NOWHERE;
     let plain = found.tcp.tcp == found.tcp.ip + if found.tcp.v6 { 40 } else { 20 };
     // The device completes the checksum where the one of the segment was.
-    if partial && !(plain && checksum == found.tcp.tcp + 16) {
+    if found.partial && !plain {
         return false;
     }
     let tables = LanMaps::new(maps::active_generation());
@@ -207,9 +257,12 @@ pub(crate) fn refuse(skb: *mut __sk_buff) -> bool {
     // SAFETY: as in `judge`.
     let answer = unsafe { &mut *answer };
     // Not on the stack, which it does not fit on; and the verifier does not follow what a map holds.
-    answer.kind = u32::from(prohibited && plain && !partial) << 1 | u32::from(found.tcp.v6);
+    answer.kind = u32::from(prohibited && plain && !found.partial) << 1 | u32::from(found.tcp.v6);
     (answer.ip, answer.ethernet) = (found.tcp.ip, u32::from(ethernet));
-    describe(&mut answer.segment, skb, &found, partial);
+    describe(&mut answer.segment, skb, &found);
+    if !answer.segment.has_a_source() {
+        return false;
+    }
     let written = match answer.kind {
         0 => write(skb, answer.ip, &answer.segment.reset_v4()),
         1 => write(skb, answer.ip, &answer.segment.reset_v6()),
@@ -255,7 +308,7 @@ fn is_plain(frame: &Loaded, ethernet: bool, ip: u32) -> bool {
 
 /// What the answer is about.
 #[inline(always)]
-fn describe(segment: &mut Segment, skb: *mut __sk_buff, found: &Found, partial: bool) {
+fn describe(segment: &mut Segment, skb: *mut __sk_buff, found: &Found) {
     let frame = &Loaded(skb);
     let tcp = &found.tcp;
     segment.source = tcp.source(frame);
@@ -265,7 +318,7 @@ fn describe(segment: &mut Segment, skb: *mut __sk_buff, found: &Found, partial: 
     segment.seq = tcp.seq(frame);
     segment.ack = frame.get::<4>(tcp.tcp + 8).map_or(0, u32::from_be_bytes);
     segment.flags = tcp.flags(frame);
-    segment.partial = partial;
+    segment.partial = found.partial;
     let offset = frame.get::<2>(tcp.tcp + 12).map_or(5, |[offset, _]| u32::from(offset >> 4));
     // By the packet's own word: what is behind its end is padding.
     let at = tcp.ip + if tcp.v6 { 4 } else { 2 };

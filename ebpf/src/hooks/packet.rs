@@ -6,15 +6,15 @@
 
 use aya_ebpf::bindings::{__sk_buff, bpf_sock};
 use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_sk_fullsock, bpf_skb_load_bytes};
-use portreeve_abi::{FlowKey, Pass, PassKey};
+use portreeve_abi::{FlowKey, PASS_LAN, Pass, PassKey};
 use portreeve_decide::packet::{
-    Bytes, IpHeader, NOWHERE, Packet, Quick, TCP_ACK, TCP_SYN, Tcp, ip_header, quick_end, quick_frame, quick_ip,
-    spares, walk_from,
+    Bytes, IpHeader, NOWHERE, Packet, Quick, TCP_ACK, TCP_SYN, Tcp, ip_header, quick_ip, spares, walk_from,
 };
 
+use super::first::{self, First};
+use super::plain::Plain;
 use crate::maps::{self, PR_FLOWS, PR_PASSES};
-use crate::offsets::offset;
-use crate::read::{self, Address};
+use crate::read;
 use crate::socket::{self, NONE, PASSES, Socket, standing};
 use crate::task::Task;
 
@@ -22,8 +22,6 @@ use crate::task::Task;
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
 const AF_PACKET: u32 = 17;
-/// `CHECKSUM_PARTIAL`, include/linux/skbuff.h.
-const CHECKSUM_PARTIAL: u8 = 3;
 /// How long ago an allowed segment may have left its socket that comes to a device, in nanoseconds. One that takes longer
 /// is sent again (RFC 6298 §2.1: after a second).
 const PASS_AGE: u64 = 2_000_000_000;
@@ -42,6 +40,15 @@ impl Direct {
     pub(super) fn of(skb: *mut __sk_buff) -> Self {
         // SAFETY: the kernel hands the program a valid context; the verifier turns both into pointers.
         unsafe { Self { data: (*skb).data as usize, end: (*skb).data_end as usize } }
+    }
+}
+
+impl Direct {
+    /// Where so many bytes at an offset are, if the packet is that long.
+    #[inline(always)]
+    pub(super) fn part(&self, at: usize, length: usize) -> Option<usize> {
+        let from = self.data + at;
+        (from + length <= self.end).then_some(from)
     }
 }
 
@@ -108,13 +115,27 @@ pub(crate) fn packet(skb: *mut __sk_buff) -> bool {
     }
 }
 
-/// A frame with an Ethernet header (`ethernet`), or one that begins with its IP header; true lets it
-/// go, false leaves it to `refusal`. On a device that leads inwards (`inside`) only those of this host's sockets are of
-/// interest.
+/// A first look at a frame with an Ethernet header (`ethernet`), or one that begins with its IP header; true lets it go,
+/// false leaves it to `frame`. On a device that leads inwards (`inside`) only those of this host's sockets are of interest.
 #[inline(always)]
-pub(crate) fn frame(skb: *mut __sk_buff, ethernet: bool, inside: bool) -> bool {
+pub(crate) fn first_frame(skb: *mut __sk_buff, ethernet: bool, inside: bool) -> bool {
+    // SAFETY: a valid context.
+    let foreign = Sender::of(unsafe { (*skb).__bindgen_anon_2.sk }) == Sender::Other;
+    if foreign && inside {
+        return true;
+    }
+    let guarded = |port| maps::guarded(maps::active_generation(), port);
+    let goes_on = |plain: &Plain| foreign && PR_FLOWS.get_ptr(plain.flow).is_some();
+    first::look(skb, ethernet, guarded, goes_on)
+}
+
+/// A frame that the first look has not let go; true lets it go, false leaves it to `refusal`.
+#[inline(always)]
+pub(crate) fn frame(skb: *mut __sk_buff) -> bool {
     let generation = maps::active_generation();
-    let Some(found) = of_interest(skb, ethernet, |port| maps::guarded(generation, port)) else { return true };
+    let first = First::handed_over(skb);
+    let guarded = |port| maps::guarded(generation, port);
+    let Some(found) = look(skb, first.ethernet, first.checksum, guarded) else { return true };
     let found = read::forget(&found).unwrap_or(Found::UNCLEAR);
     found.hand_over(skb);
     // SAFETY: a valid context.
@@ -123,7 +144,7 @@ pub(crate) fn frame(skb: *mut __sk_buff, ethernet: bool, inside: bool) -> bool {
         // SAFETY: a valid context.
         let came_by = unsafe { (*skb).ingress_ifindex };
         let let_alone = found.clear && maps::lan_lets_alone(generation, found.tcp.dport, came_by);
-        return inside || let_alone || kernels_last_word(skb, &found) || forwarded(skb, &found);
+        return let_alone || kernels_last_word(skb, &found) || forwarded(skb, &found, came_by);
     }
     // SAFETY: not null.
     let state = unsafe { (*sock).state };
@@ -173,26 +194,6 @@ impl Sender {
     }
 }
 
-/// Where in the packet a checksum is yet to be written, if one is (`CHECKSUM_PARTIAL`; `skb_checksum_help`,
-/// net/core/dev.c). The senders of packet sockets and TUN devices choose the place (`virtio_net_hdr_to_skb`,
-/// include/linux/virtio_net.h), and may choose one that makes another packet of it.
-#[inline(always)]
-pub(super) fn unfinished(skb: *mut __sk_buff) -> u32 {
-    let address = read::forget(&skb).map_or(0, |skb| skb as Address);
-    let summed = read::kernel::<u8>(address + offset!(skb_summed)).unwrap_or(0);
-    if summed >> (offset!(skb_summed_shift) & 7) & 3 != CHECKSUM_PARTIAL {
-        return NOWHERE;
-    }
-    let word = |at: usize| read::kernel::<u16>(address + at).unwrap_or(0);
-    let (start, offset) = (word(offset!(skb_csum_start)), word(offset!(skb_csum_offset)));
-    let (head, data) = (
-        read::kernel::<Address>(address + offset!(skb_head)).unwrap_or(0),
-        read::kernel::<Address>(address + offset!(skb_data)).unwrap_or(0),
-    );
-    // Counted from the buffer's start. Were it before the packet, it would not be in it.
-    (u32::from(start) + u32::from(offset)).wrapping_sub((data - head) as u32) & 0x7fff_ffff
-}
-
 /// Whether the first look has left open that the packet is the guard's.
 #[inline(always)]
 fn concerned(quick: Quick, guarded: impl Fn(u16) -> bool) -> bool {
@@ -203,26 +204,6 @@ fn concerned(quick: Quick, guarded: impl Fn(u16) -> bool) -> bool {
     }
 }
 
-/// What a frame is to the guard; `None` when it is nothing of its.
-#[inline(always)]
-pub(super) fn of_interest(skb: *mut __sk_buff, ethernet: bool, guarded: impl Fn(u16) -> bool) -> Option<Found> {
-    let direct = Direct::of(skb);
-    let mut quick = if ethernet { quick_frame(&direct) } else { quick_ip(&direct, 0) };
-    let mut checksum = NOWHERE;
-    // SAFETY: a valid context.
-    if Sender::of(unsafe { (*skb).__bindgen_anon_2.sk }) != Sender::Internet {
-        checksum = unfinished(skb);
-        if checksum < quick_end(&direct, ethernet) {
-            quick = Quick::Look;
-        }
-    }
-    if !concerned(quick, &guarded) {
-        return None;
-    }
-    let checksum = read::forget(&checksum).unwrap_or(0);
-    look(skb, ethernet, checksum, guarded)
-}
-
 /// A segment to a guarded port, or what might be one.
 ///
 /// Always whole: of an option without its value the compiler copies registers that hold nothing, which the verifier does
@@ -231,6 +212,8 @@ pub(super) fn of_interest(skb: *mut __sk_buff, ethernet: bool, guarded: impl Fn(
 pub(super) struct Found {
     /// It is one.
     pub(super) clear: bool,
+    /// Its checksum is still to be written, in its own place.
+    pub(super) partial: bool,
     /// Where it is; zeros where that is not clear.
     pub(super) tcp: Tcp,
 }
@@ -249,7 +232,8 @@ impl Found {
         // SAFETY: a valid context. Each store is of a word.
         unsafe {
             let cb = (&raw mut (*skb).cb).cast::<u32>();
-            cb.write_volatile(u32::from(self.clear) | u32::from(self.tcp.v6) << 1);
+            let flags = u32::from(self.clear) | u32::from(self.tcp.v6) << 1 | u32::from(self.partial) << 2;
+            cb.write_volatile(flags);
             cb.add(1).write_volatile(self.tcp.ip);
             cb.add(2).write_volatile(self.tcp.tcp);
             cb.add(3).write_volatile(u32::from(self.tcp.dport));
@@ -265,16 +249,18 @@ impl Found {
             let flags = cb.read_volatile();
             let (ip, tcp) = (cb.add(1).read_volatile(), cb.add(2).read_volatile());
             let dport = cb.add(3).read_volatile() as u16;
-            Self { clear: flags & 1 != 0, tcp: Tcp { ip, v6: flags & 2 != 0, tcp, dport } }
+            let tcp = Tcp { ip, v6: flags & 2 != 0, tcp, dport };
+            Self { clear: flags & 1 != 0, partial: flags & 4 != 0, tcp }
         }
     }
 
-    pub(super) const UNCLEAR: Self = Self { clear: false, tcp: Tcp { ip: 0, v6: false, tcp: 0, dport: 0 } };
+    pub(super) const UNCLEAR: Self =
+        Self { clear: false, partial: false, tcp: Tcp { ip: 0, v6: false, tcp: 0, dport: 0 } };
 }
 
 /// Follows a packet from header to header; `None` when it is nothing of the guard's.
 #[inline(always)]
-fn look(skb: *mut __sk_buff, ethernet: bool, checksum: u32, guarded: impl Fn(u16) -> bool) -> Option<Found> {
+pub(super) fn look(skb: *mut __sk_buff, ethernet: bool, checksum: u32, guarded: impl Fn(u16) -> bool) -> Option<Found> {
     let packet = &Loaded(skb);
     let mut ip = if ethernet { ip_header(packet) } else { IpHeader::At(0) };
     // Of wherever it is: one walk to the verifier, and not one for each number of tags.
@@ -295,7 +281,8 @@ fn look(skb: *mut __sk_buff, ethernet: bool, checksum: u32, guarded: impl Fn(u16
     match walked.kind {
         OTHER if spares(checksum, walked.end) => None,
         TCP if walked.tcp.is_finished_by(checksum) => {
-            guarded(walked.tcp.dport).then_some(Found { clear: true, tcp: walked.tcp })
+            let partial = checksum != NOWHERE;
+            guarded(walked.tcp.dport).then_some(Found { clear: true, partial, tcp: walked.tcp })
         }
         _ => Some(Found::UNCLEAR),
     }
@@ -353,9 +340,9 @@ fn kernels_last_word(skb: *mut __sk_buff, found: &Found) -> bool {
     from == 0 && found.clear && found.tcp.flags(packet) & TCP_SYN == 0 && found.tcp.is_empty(packet, length)
 }
 
-/// Whether a frame without a socket belongs to a connection of this host's that was allowed.
+/// Whether a frame without a socket belongs to a connection of this host's, or of a LAN host's, that was allowed.
 #[inline(always)]
-fn forwarded(skb: *mut __sk_buff, found: &Found) -> bool {
+fn forwarded(skb: *mut __sk_buff, found: &Found, came_by: u32) -> bool {
     if !found.clear {
         return false;
     }
@@ -372,18 +359,32 @@ fn forwarded(skb: *mut __sk_buff, found: &Found) -> bool {
     if !opens && PR_FLOWS.get_ptr(flow).is_some() {
         return true;
     }
-    let Some(pass) = PR_PASSES.get_ptr(pass_key(skb, tcp)) else { return false };
-    // SAFETY: a live map value; a load of a word. An old one may be somebody's repetition.
-    if now().time.wrapping_sub(unsafe { (*pass).time }) > PASS_AGE {
-        return false;
+    // One key on the stack, which has no room for two.
+    let mut key = pass_key(skb, tcp);
+    if !has_pass(&key) {
+        if !maps::is_lan(came_by) {
+            return false;
+        }
+        key = PassKey { daddr: [0; 16], dport: 0, of: PASS_LAN, ..key };
+        if !has_pass(&key) {
+            return false;
+        }
     }
     PR_FLOWS.insert(flow, now(), 0).is_ok()
+}
+
+/// Whether a segment was let go a moment ago. An old pass may be somebody's repetition.
+#[inline(always)]
+fn has_pass(key: &PassKey) -> bool {
+    let Some(pass) = PR_PASSES.get_ptr(key) else { return false };
+    // SAFETY: a live map value; a load of a word.
+    now().time.wrapping_sub(unsafe { (*pass).time }) <= PASS_AGE
 }
 
 #[inline(always)]
 pub(super) fn pass_key(skb: *mut __sk_buff, tcp: &Tcp) -> PassKey {
     let packet = &Loaded(skb);
-    PassKey { daddr: tcp.destination(packet), seq: tcp.seq(packet), dport: tcp.dport, _pad: 0 }
+    PassKey { daddr: tcp.destination(packet), seq: tcp.seq(packet), dport: tcp.dport, of: 0 }
 }
 
 #[inline(always)]

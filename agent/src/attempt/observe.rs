@@ -37,6 +37,9 @@ const WEB: [&str; 17] = [
 /// `environment_unseen`) says nothing against it, and `ld_library_path` is in many a start script.
 const TAINTS: [&str; 4] = ["ld_preload", "ld_audit", "traced", "exe_changed"];
 
+/// A host has one IPv4 address and a few of IPv6 (RFC 8981: a new temporary one a day, each good for a week).
+const SEVERAL_ADDRESSES: u32 = 10;
+
 impl Attempt {
     /// Whom the attempt is held against: the executable (and its script), the user, and the container or unit. A bot
     /// must not get a new identity for nothing, so numbers in a unit's name do not count, nor what a user names below
@@ -154,7 +157,13 @@ impl Attempt {
             .with(Signs::MAIL_SERVER.when(mail_server))
             .with(Signs::TAINTED.when(tainted))
             .with(Signs::RAW.when(self.is_raw()))
+            .with(Signs::MANY_ADDRESSES.when(self.has_many_addresses()))
             .with(Signs::ROOT_SCRIPT.when(by_root && self.script.is_some() && self.container.is_none()))
+    }
+
+    /// Whether the LAN host's card has claimed more addresses lately than a host has.
+    pub(crate) fn has_many_addresses(&self) -> bool {
+        self.mac_addresses > SEVERAL_ADDRESSES
     }
 
     /// Whether a process of this host sent packets or frames by itself. What was only forwarded, or comes from a device

@@ -85,8 +85,11 @@ impl Signs {
     /// which decides three destinations later for it and needs no more than that; it holds as long as every attempt shows it.
     pub const ROOT_SCRIPT: Self = Self(1 << 17);
 
+    /// The LAN host's network card has claimed more addresses lately than a host has: it makes them up, or is a router's.
+    pub const MANY_ADDRESSES: Self = Self(1 << 18);
+
     /// Every sign, by its name in `[detect.weights]`.
-    pub const NAMES: [(Self, &'static str); 18] = [
+    pub const NAMES: [(Self, &'static str); 19] = [
         (Self::DELETED, "deleted"),
         (Self::IN_MEMORY, "in_memory"),
         (Self::TEMPORARY, "temporary_folder"),
@@ -105,6 +108,7 @@ impl Signs {
         (Self::REGULAR, "regular"),
         (Self::IMMEDIATE_RETRIES, "immediate_retries"),
         (Self::ROOT_SCRIPT, "root_script"),
+        (Self::MANY_ADDRESSES, "many_addresses"),
     ];
 
     /// Both together.

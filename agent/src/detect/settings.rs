@@ -88,6 +88,7 @@ const WEIGHTS: [f64; Signs::NAMES.len()] = [
     -0.5, // regular: timers, probes, cron
     0.3,  // immediate_retries
     -9.8, // root_script: in the fan-out test only
+    1.0,  // many_addresses: also a router's
 ];
 
 /// The providers with so many addresses for one mail exchanger or submission host that one message meets several networks.

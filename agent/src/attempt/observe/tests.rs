@@ -129,7 +129,7 @@ fn verdict_and_reason_become_an_outcome() {
 fn each_sign_comes_from_its_own_trace() {
     let php = || Attempt { exe: Some("/usr/bin/php8.2".into()), ..attempt() };
     let smtp = || Attempt { exe: Some("/usr/lib/postfix/sbin/smtp".into()), ..attempt() };
-    let rows: [(Attempt, Signs); 27] = [
+    let rows: [(Attempt, Signs); 29] = [
         (attempt(), Signs(0)),
         (Attempt { exe_deleted: true, ..attempt() }, Signs::DELETED),
         (Attempt { exe_deleted: true, exe_in_memory: true, ..attempt() }, Signs::IN_MEMORY),
@@ -156,6 +156,8 @@ fn each_sign_comes_from_its_own_trace() {
         (Attempt { taint: vec!["exec_unseen".into(), "ld_library_path".into()], ..attempt() }, Signs(0)),
         (Attempt { protocol: "af_packet".into(), hook: "setsockopt".into(), ..attempt() }, Signs::RAW),
         (Attempt { hook: "packet".into(), reason: "no-verdict".into(), ..attempt() }, Signs::RAW),
+        (Attempt { hook: "lan".into(), mac_addresses: 11, ..attempt() }, Signs::MANY_ADDRESSES),
+        (Attempt { hook: "lan".into(), mac_addresses: 10, ..attempt() }, Signs(0)),
         (Attempt { hook: "existing".into(), reason: "no-rule".into(), ..attempt() }, Signs(0)),
     ];
     for (at, (attempt, signs)) in rows.iter().enumerate() {

@@ -156,9 +156,6 @@ fn rounded(number: f64) -> u64 {
     ((number / unit).floor() * unit) as u64
 }
 
-/// A host has one IPv4 address and a few of IPv6.
-const SEVERAL: u32 = 8;
-
 fn who(page: &mut Page, alert: &Alert) {
     page.heading("Who it is");
     let who = &alert.who;
@@ -176,7 +173,7 @@ fn who(page: &mut Page, alert: &Alert) {
                 page.field(name, &plain(value));
             }
         }
-        if let Some(count) = worst.map(|worst| worst.mac_addresses).filter(|count| *count > SEVERAL) {
+        if let Some(count) = worst.filter(|worst| worst.has_many_addresses()).map(|worst| worst.mac_addresses) {
             page.field("addresses", &format!("{count} lately by this card: a router, or one that makes them up"));
         }
     } else {

@@ -11,6 +11,8 @@ mod counters;
 mod frames;
 #[path = "gateway/layer3.rs"]
 mod layer3;
+#[path = "gateway/office.rs"]
+mod office;
 #[path = "gateway/packet.rs"]
 mod packet;
 #[path = "gateway/pass.rs"]

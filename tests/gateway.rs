@@ -1,16 +1,24 @@
 //! A gateway and the hosts behind it: what of their mail leaves, what of it is refused and how, and what is said of it.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "gateway/allow.rs"]
+mod allow;
 #[path = "gateway/answers.rs"]
 mod answers;
 #[path = "gateway/bypass.rs"]
 mod bypass;
 #[path = "gateway/counters.rs"]
 mod counters;
+#[path = "gateway/dhcp.rs"]
+mod dhcp;
+#[path = "gateway/doctor.rs"]
+mod doctor;
 #[path = "gateway/frames.rs"]
 mod frames;
 #[path = "gateway/layer3.rs"]
 mod layer3;
+#[path = "gateway/names.rs"]
+mod names;
 #[path = "gateway/office.rs"]
 mod office;
 #[path = "gateway/packet.rs"]

@@ -20,7 +20,7 @@ pub(crate) mod examples;
 pub use book::{Book, ChangeError, Left, MOST, PORTREEVE, Save};
 pub use filter::Filter;
 pub use model::{Alert, CHANGES, Change, DESTINATIONS, Destination, FINDINGS, Occasion, Resolution, State, Who};
-pub use narrowest::{Narrowest, NoRule, Wishes, narrowest};
+pub use narrowest::{Narrowest, NarrowestLan, NoRule, Wishes, narrowest, narrowest_lan};
 pub use reporter::{Incomplete, ReporterSettings, is_domain, is_mail_address};
 pub use settings::{
     CERTIFICATES, JOURNAL, SYSLOG, Settings, SinkKind, SinkSettings, SyslogFormat, SyslogTo, Template, Webhook,

@@ -1,6 +1,9 @@
 //! What the guard needs of a host, and what on it does the same job or undoes it.
 
+mod gateway;
+
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use serde::Serialize;
@@ -40,9 +43,9 @@ pub struct Finding {
     pub mend: Option<String>,
 }
 
-/// Looks at everything.
+/// Looks at everything; `config` is the policy, which says whether this host is to be a gateway.
 #[must_use]
-pub fn examine(instance: &Instance) -> Vec<Finding> {
+pub fn examine(instance: &Instance, config: &Path) -> Vec<Finding> {
     let mut findings = vec![rights(), kernel_version(), btf(), cgroup2(), bpffs(), lockdown(), lsms(), guard(instance)];
     findings.extend(agent_rights(instance));
     findings.extend(other_programs());
@@ -50,6 +53,7 @@ pub fn examine(instance: &Instance) -> Vec<Finding> {
     findings.push(firewall("iptables", "iptables-save", &[]));
     findings.push(firewall("ip6tables", "ip6tables-save", &[]));
     findings.extend(stand_in());
+    findings.extend(gateway::examine(instance, config));
     findings
 }
 

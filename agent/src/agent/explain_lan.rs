@@ -33,7 +33,9 @@ impl Agent {
             Some(text) => parse_vlan(text).ok_or_else(|| format!("\"{text}\" is no VLAN; write 30 or 100.30"))?,
             None => 0,
         };
-        let mac = question.mac.or_else(|| self.hosts.mac_of(from, Timestamp::now()));
+        let now = Timestamp::now();
+        let mac = question.mac.or_else(|| self.hosts.mac_of(from, now));
+        let name = self.hosts.name_of(mac, from, None, now).map(|host| format!("{} ", host.shown()));
         let packet = LanPacket {
             source: sixteen(from),
             destination: sixteen(destination.ip()),
@@ -59,7 +61,10 @@ impl Agent {
             verdict: "unguarded".to_owned(),
             rule: None,
             because: format!("port {} is not guarded for LAN hosts", destination.port()),
-            subject: mac.map_or_else(|| format!("host {from}"), |mac| format!("host {from} ({mac})")),
+            subject: mac.map_or_else(
+                || format!("host {}{from}", name.as_deref().unwrap_or_default()),
+                |mac| format!("host {}{from} ({mac})", name.as_deref().unwrap_or_default()),
+            ),
             destination,
             generation: header.generation,
             dimensions: dimensions.collect(),

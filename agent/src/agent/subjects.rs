@@ -110,7 +110,8 @@ impl Agent {
         let whole: u16 = if ip.is_ipv4() { 32 } else { 128 };
         let length = source.prefix.saturating_sub(128 - whole).min(whole);
         let mac = Mac::from_bytes(&source.mac);
-        let name = if length == whole { self.hosts.name_of(mac, ip, clock.wall) } else { None };
+        let interface = nix::net::if_::if_indextoname(source.interface).ok().and_then(|name| name.into_string().ok());
+        let name = if length == whole { self.hosts.name_of(mac, ip, interface.as_deref(), clock.wall) } else { None };
         Subject {
             exe: None,
             exe_inode: 0,
@@ -129,9 +130,7 @@ impl Agent {
                 address: IpNet::new_assert(ip, u8::try_from(length).unwrap_or(u8::MAX)),
                 mac,
                 vlan: (source.vlan != 0).then(|| vlan_text(source.vlan)),
-                interface: nix::net::if_::if_indextoname(source.interface)
-                    .ok()
-                    .and_then(|name| name.into_string().ok()),
+                interface,
                 name,
             }),
         }

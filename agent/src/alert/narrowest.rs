@@ -1,5 +1,7 @@
 //! The narrowest rule that would let pass what an alert has seen, where there is one that is safe.
 
+mod lan;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -16,6 +18,8 @@ use crate::interpreter::is_interpreter;
 use crate::policy::edit::NewRule;
 use crate::policy::{Account, CgroupPath};
 use crate::subject::{Container, place};
+
+pub use lan::{NarrowestLan, narrowest_lan};
 
 /// So many destinations are a list; more are no program with a mail server of its own.
 const DESTINATIONS: usize = 16;
@@ -53,16 +57,23 @@ pub enum NoRule {
     /// No program is behind it.
     #[error("no program of this host is behind it that a rule could name; for frames of others see guard.forwarded")]
     NoProgram,
-    /// A host of the LAN is behind it.
+    /// Its frames had no address to make a rule of.
+    #[error("the address of the LAN host is not known; write a rule, [[gateway.allow]], by hand")]
+    NoAddress,
+    /// A rule is about another host.
     #[error(
-        "it is a host of the LAN; if it may send, write into the policy: [[gateway.allow]], from = \"{address}\", mac = \"{mac}\""
+        "{address} is allowed, but {what}: either somebody has taken the server's address, or the server has another card \
+         or place; find out which before you correct that rule by hand"
     )]
-    LanHost {
-        /// Its address.
+    Another {
+        /// The address.
         address: String,
-        /// Its MAC address, or that any will do.
-        mac: String,
+        /// What is not as the rule says.
+        what: &'static str,
     },
+    /// Its packets could not be followed.
+    #[error("its packets cannot be followed to their ports (tunnels, fragments), and no rule lets such through")]
+    Unclear,
     /// It asked for a way around the guard.
     #[error("it asked for senders past every packet check; if that is meant, write a rule with raw_senders = true")]
     RawSender,
@@ -185,11 +196,6 @@ fn program<'a>(attempt: &'a Attempt, wishes: &Wishes) -> Result<&'a str, NoRule>
     if attempt.hook == "setsockopt" {
         return Err(NoRule::RawSender);
     }
-    if attempt.hook == "lan" {
-        let address = attempt.source.map(|source| source.ip().to_canonical().to_string()).unwrap_or_default();
-        let mac = attempt.mac.map_or_else(|| "any".to_owned(), |mac| mac.to_string());
-        return Err(NoRule::LanHost { address, mac });
-    }
     let exe = attempt.exe.as_deref().filter(|_| attempt.pid != 0).ok_or(NoRule::NoProgram)?;
     let owned = || exe.to_owned();
     if attempt.exe_in_memory {
@@ -281,6 +287,22 @@ impl Narrowest {
     }
 
     fn towards(&mut self, alert: &Alert, wishes: &Wishes) -> Result<(), NoRule> {
+        let towards = Towards::of(alert, wishes)?;
+        (self.rule.to, self.rule.ports) = (towards.to, towards.ports);
+        self.notes.extend(towards.notes);
+        Ok(())
+    }
+}
+
+/// Where to something was seen to go.
+struct Towards {
+    to: Vec<IpNet>,
+    ports: BTreeSet<u16>,
+    notes: Vec<String>,
+}
+
+impl Towards {
+    fn of(alert: &Alert, wishes: &Wishes) -> Result<Self, NoRule> {
         let mut seen: Vec<SocketAddr> = alert.destinations.iter().filter_map(|seen| seen.to.parse().ok()).collect();
         seen.extend(alert.worst.as_ref().and_then(|attempt| attempt.destination));
         let known = seen.len();
@@ -291,21 +313,21 @@ impl Narrowest {
         if addresses.is_empty() {
             return Err(if known > 0 { NoRule::OnlyLocal } else { NoRule::NoDestination });
         }
-        self.rule.ports = seen.iter().map(SocketAddr::port).collect();
+        let ports: BTreeSet<u16> = seen.iter().map(SocketAddr::port).collect();
         let more = alert.elsewhere > 0;
         if wishes.any_destination {
-            self.notes.push(format!("any destination is allowed; {} were seen", count(addresses.len(), more)));
-            return Ok(());
+            let notes = vec![format!("any destination is allowed; {} were seen", count(addresses.len(), more))];
+            return Ok(Self { to: Vec::new(), ports, notes });
         }
         if addresses.len() > DESTINATIONS || more {
             return Err(NoRule::FanOut { seen: addresses.len(), more });
         }
         let pairs: BTreeSet<(IpAddr, u16)> = seen.iter().map(|to| (to.ip().to_canonical(), to.port())).collect();
-        if pairs.len() < addresses.len() * self.rule.ports.len() {
-            self.notes.push("each of the destinations is allowed on each of the ports".to_owned());
+        let mut notes = Vec::new();
+        if pairs.len() < addresses.len() * ports.len() {
+            notes.push("each of the destinations is allowed on each of the ports".to_owned());
         }
-        self.rule.to = addresses.into_iter().map(IpNet::from).collect();
-        Ok(())
+        Ok(Self { to: addresses.into_iter().map(IpNet::from).collect(), ports, notes })
     }
 }
 

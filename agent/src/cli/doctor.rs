@@ -1,8 +1,10 @@
 //! `portreeve doctor`
 
+use std::path::PathBuf;
+
 use clap::Args as ClapArgs;
 
-use super::{Outcome, say};
+use super::{Outcome, default_config, say};
 use crate::doctor::{self, State};
 use crate::instance::Instance;
 
@@ -13,10 +15,13 @@ pub(super) struct Args {
     /// As JSON Lines, a finding a line
     #[arg(long)]
     json: bool,
+    /// The policy, which says whether this host is a gateway
+    #[arg(long, value_name = "FILE", default_value_os_t = default_config())]
+    config: PathBuf,
 }
 
 pub(super) fn run(args: &Args, instance: &Instance) -> Outcome {
-    let findings = doctor::examine(instance);
+    let findings = doctor::examine(instance, &args.config);
     for finding in &findings {
         if args.json {
             say(&(serde_json::to_string(finding).unwrap_or_default() + "\n"));

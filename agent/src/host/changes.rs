@@ -11,7 +11,7 @@ use netlink_sys::{Socket, SocketAddr};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::link::{Link, links};
-use super::neighbour::{Neighbour, neighbours};
+use super::neighbour::{Learned, Neighbour, learned, neighbours};
 use super::netlink::{RouteError, messages};
 
 /// `RTMGRP_LINK` and `RTMGRP_NEIGH`, include/uapi/linux/rtnetlink.h.
@@ -34,6 +34,8 @@ pub enum Change {
         links: Vec<Link>,
         /// The neighbours.
         neighbours: Vec<Neighbour>,
+        /// The cards that bridges have learned.
+        learned: Vec<Learned>,
     },
     /// An interface is new, or something about it is.
     Link(Link),
@@ -43,6 +45,10 @@ pub enum Change {
     Neighbour(Neighbour),
     /// A neighbour is gone.
     NeighbourGone(Neighbour),
+    /// A bridge has learned a card, or that it is behind another port.
+    Learned(Learned),
+    /// A bridge has forgotten a card.
+    Forgotten(Learned),
     /// The kernel had more to tell than there was place for: ask for everything.
     Lost,
 }
@@ -121,7 +127,7 @@ pub fn follow(out: SyncSender<Vec<Change>>) -> io::Result<JoinHandle<()>> {
 fn follow_once(out: &SyncSender<Vec<Change>>) -> Result<(), RouteError> {
     let mut news = Changes::listen()?;
     loop {
-        let everything = Change::Everything { links: links()?, neighbours: neighbours()? };
+        let everything = Change::Everything { links: links()?, neighbours: neighbours()?, learned: learned()? };
         if out.send(vec![everything]).is_err() {
             return Ok(());
         }
@@ -142,8 +148,12 @@ fn change(kind: u16, body: &[u8]) -> Option<Change> {
     match kind {
         libc::RTM_NEWLINK => Link::of(body).map(Change::Link),
         libc::RTM_DELLINK => Link::of(body).map(Change::LinkGone),
-        libc::RTM_NEWNEIGH => Neighbour::of(body).map(Change::Neighbour),
-        libc::RTM_DELNEIGH => Neighbour::of(body).map(Change::NeighbourGone),
+        libc::RTM_NEWNEIGH => {
+            Neighbour::of(body).map(Change::Neighbour).or_else(|| Learned::of(body).map(Change::Learned))
+        }
+        libc::RTM_DELNEIGH => {
+            Neighbour::of(body).map(Change::NeighbourGone).or_else(|| Learned::of(body).map(Change::Forgotten))
+        }
         _other => None,
     }
 }

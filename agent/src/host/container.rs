@@ -1,12 +1,12 @@
 //! The container or virtual machine behind an interface of this host: a veth whose other end is in a container, a TAP
 //! device that an emulator holds.
 //!
-//! Looks through all of /proc, so it is for a thread that may wait, and its answer worth keeping while the interface is
-//! there.
+//! Looks through all of /proc, once for all interfaces, so it is for a thread that may wait.
 
+mod cni;
 mod runtime;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -27,6 +27,8 @@ const COMMAND_LINE: u64 = 64 << 10;
 const LONGEST_NAME: usize = 128;
 /// How many processes of a container are looked at for the one whose cgroup tells.
 const MOST_PROCESSES: usize = 64;
+/// The length of a container's id in hexadecimal digits, where it is cut.
+const SHORTEST_ID: usize = 12;
 /// The length of `struct rtgenmsg` with its padding, include/uapi/linux/rtnetlink.h.
 const NSID_HEADER: usize = 4;
 /// `NETNSA_NSID`, include/uapi/linux/net_namespace.h.
@@ -46,6 +48,13 @@ pub struct Behind {
     pub pid: u32,
 }
 
+impl Behind {
+    /// Whether its runtime's files have not told a name, so that its id stands for one.
+    fn is_unnamed(&self) -> bool {
+        self.name.len() >= SHORTEST_ID && self.name.bytes().all(|byte| byte.is_ascii_hexdigit())
+    }
+}
+
 /// What can be behind an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -59,49 +68,82 @@ pub enum BehindKind {
     Program,
 }
 
-/// What is behind an interface of the thread's network namespace; `None` for nothing of this host's, and where it cannot
-/// be seen.
+/// What is behind each interface of the thread's network namespace, by the interface's index. Those that nothing of this
+/// host's is behind, or nothing that can be seen, are left out.
 #[must_use]
-pub fn named(link: &Link) -> Option<Behind> {
-    named_below(Path::new("/"), link)
+pub fn behind(links: &[Link]) -> HashMap<u32, Behind> {
+    behind_below(Path::new("/"), links)
 }
 
-/// The same with the runtimes' files below a folder.
-fn named_below(root: &Path, link: &Link) -> Option<Behind> {
+/// Whether a container or a machine can be behind an interface.
+pub(super) fn may_have_one(link: &Link) -> bool {
     match link.kind.as_deref() {
-        Some("veth" | "netkit") => in_namespace(root, link.peer_netns?),
-        Some("tun") => holder(&link.name),
-        _ => None,
+        Some("veth" | "netkit") => link.peer_netns.is_some(),
+        Some("tun") => true,
+        _ => false,
     }
 }
 
-/// Who is in the network namespace that the thread's knows by a number.
-fn in_namespace(root: &Path, wanted: i32) -> Option<Behind> {
+/// The same as [`behind`] with the runtimes' files below a folder.
+fn behind_below(root: &Path, links: &[Link]) -> HashMap<u32, Behind> {
+    let links: Vec<&Link> = links.iter().filter(|link| may_have_one(link)).collect();
+    let (taps, wires): (Vec<&Link>, Vec<&Link>) =
+        links.into_iter().partition(|link| link.kind.as_deref() == Some("tun"));
+    let mut found = HashMap::new();
+    if !wires.is_empty() {
+        let (namespaces, pods) = (namespaces(), cni::pods(root));
+        for link in wires {
+            let processes = link.peer_netns.and_then(|number| namespaces.get(&number));
+            let inside = processes.and_then(|processes| in_namespace(root, processes));
+            found.extend(of_pod(inside, pods.get(&link.name)).map(|behind| (link.index, behind)));
+        }
+    }
+    if !taps.is_empty() {
+        let holders = holders();
+        for link in taps {
+            found.extend(holders.get(&link.name).and_then(|pid| holder(*pid)).map(|behind| (link.index, behind)));
+        }
+    }
+    found
+}
+
+/// A container without a name of its own, or none that could be seen, by the name of the pod that the network was made for.
+fn of_pod(inside: Option<Behind>, pod: Option<&cni::Pod>) -> Option<Behind> {
+    let Some(pod) = pod else { return inside };
+    match inside {
+        Some(behind) if behind.kind == BehindKind::Container && !behind.is_unnamed() => Some(behind),
+        other => Some(Behind {
+            kind: BehindKind::Container,
+            name: shown(&pod.name)?,
+            runtime: other.as_ref().and_then(|behind| behind.runtime.clone()),
+            pid: other.map_or(0, |behind| behind.pid),
+        }),
+    }
+}
+
+/// The processes in each network namespace that the thread's knows by a number, the first few of each.
+fn namespaces() -> HashMap<i32, Vec<u32>> {
     // Every namespace is asked about once; most processes are in one of a few.
-    let (mut others, mut found) = (HashSet::new(), None);
-    let (mut first, mut looked) = (None, 0);
+    let mut numbers: HashMap<u64, Option<i32>> = HashMap::new();
+    let mut found: HashMap<i32, Vec<u32>> = HashMap::new();
     for pid in processes() {
         let Ok(inode) = fs::metadata(format!("/proc/{pid}/ns/net")).map(|meta| meta.ino()) else { continue };
-        if found.is_none() && !others.contains(&inode) {
-            if namespace_number(pid) == Some(wanted) {
-                found = Some(inode);
-            } else {
-                others.insert(inode);
+        if let Some(number) = *numbers.entry(inode).or_insert_with(|| namespace_number(pid)) {
+            let inside = found.entry(number).or_default();
+            if inside.len() < MOST_PROCESSES {
+                inside.push(pid);
             }
         }
-        if found != Some(inode) {
-            continue;
-        }
-        if let Some(container) = contained(root, pid) {
-            return Some(container);
-        }
-        first.get_or_insert(pid);
-        looked += 1;
-        if looked == MOST_PROCESSES {
-            break;
-        }
     }
-    let pid = first?;
+    found
+}
+
+/// Who is in a network namespace with these processes.
+fn in_namespace(root: &Path, processes: &[u32]) -> Option<Behind> {
+    if let Some(container) = processes.iter().find_map(|pid| contained(root, *pid)) {
+        return Some(container);
+    }
+    let pid = *processes.first()?;
     let name = unit(pid).or_else(|| program(pid))?;
     Some(Behind { kind: BehindKind::Program, name, runtime: None, pid })
 }
@@ -113,9 +155,8 @@ fn contained(root: &Path, pid: u32) -> Option<Behind> {
     Some(Behind { kind: BehindKind::Container, name: shown(&name)?, runtime: Some(container.runtime), pid })
 }
 
-/// Who holds a TUN or TAP device open.
-fn holder(interface: &str) -> Option<Behind> {
-    let pid = processes().find(|pid| holds(*pid, interface))?;
+/// Who holds a TUN or TAP device open, by a process that does.
+fn holder(pid: u32) -> Option<Behind> {
     let program = program(pid);
     let guest = guest(&command_line(pid)).and_then(|guest| shown(&guest));
     match guest {
@@ -127,19 +168,26 @@ fn holder(interface: &str) -> Option<Behind> {
     }
 }
 
-/// Whether one of the files that a process has open is the device: the kernel names it in fdinfo (drivers/net/tun.c,
-/// `tun_chr_show_fdinfo`).
-fn holds(pid: u32, interface: &str) -> bool {
-    let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    open.flatten().any(|entry| {
-        let is_tun = fs::read_link(entry.path()).is_ok_and(|path| path == Path::new("/dev/net/tun"));
-        is_tun && {
+/// The process that holds each TUN or TAP device open: the kernel names the device in fdinfo (drivers/net/tun.c,
+/// `tun_chr_show_fdinfo`). Of several, as of an emulator and the one that has started it, a machine's.
+fn holders() -> HashMap<String, u32> {
+    let mut found: HashMap<String, u32> = HashMap::new();
+    for pid in processes() {
+        let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
+        for entry in open.flatten() {
+            if !fs::read_link(entry.path()).is_ok_and(|path| path == Path::new("/dev/net/tun")) {
+                continue;
+            }
             let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", entry.file_name().to_string_lossy()));
-            info.is_ok_and(|info| {
-                info.lines().any(|line| line.strip_prefix("iff:").is_some_and(|name| name.trim() == interface))
-            })
+            let info = info.unwrap_or_default();
+            let Some(name) = info.lines().find_map(|line| line.strip_prefix("iff:")) else { continue };
+            let better = |held: &u32| *held != pid && guest(&command_line(*held)).is_none();
+            if found.get(name.trim()).is_none_or(better) {
+                found.insert(name.trim().to_owned(), pid);
+            }
         }
-    })
+    }
+    found
 }
 
 /// The guest's name in the command line of QEMU, qemu(1): `-name GUEST`, `-name guest=GUEST,debug-threads=on`. A comma in

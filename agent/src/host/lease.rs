@@ -175,7 +175,7 @@ fn lines(bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
 
 /// A host's name without what no name has in it (RFC 1123 section 2.1, and the underscore that Windows lets through);
 /// `None` where nothing is left.
-fn host_name(bytes: &[u8]) -> Option<String> {
+pub(super) fn host_name(bytes: &[u8]) -> Option<String> {
     let kept = |byte: &u8| byte.is_ascii_alphanumeric() || [b'-', b'_', b'.'].contains(byte);
     let name: String = bytes.iter().copied().filter(kept).take(LONGEST_NAME).map(char::from).collect();
     let name = name.trim_matches('.');

@@ -182,6 +182,7 @@ mod tests {
         fn no_bytes_break_the_reading(bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
             Link::of(&bytes);
             crate::host::Neighbour::of(&bytes);
+            crate::host::Learned::of(&bytes);
         }
     }
 }

@@ -1,10 +1,13 @@
-//! What a host behind the gateway is called: by the policy's own list, else by its lease.
+//! What a host behind the gateway is called: by the policy's own list, else by the container's runtime or as the machine
+//! that it is, else by its lease, else by the DNS.
 //!
 //! The card's address is what a name is kept by, so that a host that changes its address keeps its name; neighbours and
 //! leases tell the card where a packet does not. All of it is bounded, and nothing here waits: what other threads have
 //! found is handed in.
 
 mod claims;
+mod ports;
+mod resolved;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -15,8 +18,10 @@ use serde::{Deserialize, Serialize};
 pub use claims::Claims;
 
 use super::lease::Lease;
-use super::{Change, Mac, Neighbour, Reach};
+use super::{Behind, BehindKind, Change, Mac, Neighbour, Reach};
 use claims::Claimed;
+use ports::Ports;
+use resolved::Resolved;
 
 /// How many neighbours are kept: far more than the kernel's own table has by default (`gc_thresh3`, 1024 a family).
 const MOST_NEIGHBOURS: usize = 65_536;
@@ -35,10 +40,26 @@ pub struct Listed {
 /// A host's name, and how it is known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostName {
-    /// The name. All but a listed one is the host's own word.
+    /// The name. All but a listed one, and those of containers and machines, is the host's own word.
     pub name: String,
     /// How it is known.
     pub source: Source,
+}
+
+impl HostName {
+    /// The name for people, with how it is known, unless the policy's author has said it.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        match self.source {
+            Source::Policy => self.name.clone(),
+            Source::Container => format!("{} (container)", self.name),
+            Source::Machine => format!("{} (virtual machine)", self.name),
+            Source::Lease => format!("{} (lease)", self.name),
+            Source::AddressLease => format!("{} (lease of the address)", self.name),
+            Source::OtherCardsLease => format!("{} (another card's lease)", self.name),
+            Source::ReverseDns => format!("{} (reverse DNS)", self.name),
+        }
+    }
 }
 
 /// How a name is known.
@@ -47,12 +68,18 @@ pub struct HostName {
 pub enum Source {
     /// The policy's list.
     Policy,
+    /// The runtime of a container on this host, whose interface the frame came by.
+    Container,
+    /// The emulator of a virtual machine on this host, whose interface the frame came by.
+    Machine,
     /// The lease that the card has, or had.
     Lease,
     /// The lease of the address; the card is not known.
     AddressLease,
     /// The lease of the address, which is another card's: the host is behind a router, or has taken the address.
     OtherCardsLease,
+    /// The name of the address in the DNS, whoever has it now.
+    ReverseDns,
 }
 
 /// Names hosts.
@@ -64,6 +91,8 @@ pub struct Names {
     leases: HashMap<IpAddr, Leased>,
     lease_names: HashMap<Mac, Leased>,
     neighbours: BTreeMap<(IpAddr, u32), Mac>,
+    ports: Ports,
+    resolved: Resolved,
     claimed: Claimed,
 }
 
@@ -109,10 +138,34 @@ impl Names {
         }
     }
 
-    /// Takes what the kernel tells of neighbours; of the interfaces, only that one is gone matters here.
+    /// Takes what is behind this host's interfaces, by their indices, in the place of what was.
+    pub fn set_guests(&mut self, guests: HashMap<u32, Behind>) {
+        self.ports.set_guests(guests);
+    }
+
+    /// Takes what a resolver has said of an address: its name, or that there is none, until a time.
+    pub fn set_resolved(&mut self, address: IpAddr, name: Option<String>, until: Timestamp, now: Timestamp) {
+        self.resolved.set(address, name, until, now);
+    }
+
+    /// Forgets what resolvers have said.
+    pub fn forget_resolved(&mut self) {
+        self.resolved = Resolved::default();
+    }
+
+    /// Whether a resolver is to be asked for the name of an address: one of a LAN by its kind or by the kernel's knowledge,
+    /// for hosts make up addresses; and not again before the time that its last answer was for.
+    #[must_use]
+    pub fn is_to_be_asked(&self, address: IpAddr, now: Timestamp) -> bool {
+        let neighbour = || self.neighbours.range((address, 0)..=(address, u32::MAX)).next().is_some();
+        (resolved::is_private(address) || neighbour()) && !self.resolved.knows(address, now)
+    }
+
+    /// Takes what the kernel tells of neighbours, of interfaces, and of the cards behind the ports of bridges.
     pub fn apply(&mut self, change: &Change, now: Timestamp) {
+        self.ports.apply(change);
         match change {
-            Change::Everything { neighbours, links: _ } => {
+            Change::Everything { neighbours, links: _, learned: _ } => {
                 self.neighbours.clear();
                 for neighbour in neighbours {
                     self.neighbour(neighbour, now);
@@ -123,7 +176,7 @@ impl Names {
                 self.neighbours.remove(&(neighbour.address, neighbour.interface));
             }
             Change::LinkGone(link) => self.neighbours.retain(|(_, interface), _| *interface != link.index),
-            Change::Link(_) | Change::Lost => {}
+            Change::Link(_) | Change::Learned(_) | Change::Forgotten(_) | Change::Lost => {}
         }
     }
 
@@ -132,13 +185,31 @@ impl Names {
         self.claimed.note(mac, address, now);
     }
 
-    /// The name of the host that a packet came from; the card's address where the packet had one.
+    /// The name of the host that a packet came from; the card's address where the packet had one, and the interface that it
+    /// came by where that is known.
     #[must_use]
-    pub fn name_of(&self, mac: Option<Mac>, address: IpAddr, now: Timestamp) -> Option<HostName> {
+    pub fn name_of(
+        &self,
+        mac: Option<Mac>,
+        address: IpAddr,
+        interface: Option<&str>,
+        now: Timestamp,
+    ) -> Option<HostName> {
         let card = mac.or_else(|| self.mac_of(address, now));
         if let Some(listed) = self.listed(card, address) {
             return Some(HostName { name: listed.name.clone(), source: Source::Policy });
         }
+        if let Some(guest) = self.guest(card, address, interface) {
+            return Some(guest);
+        }
+        self.leased(card, address, now).or_else(|| {
+            let name = self.resolved.name(address, now)?.to_owned();
+            Some(HostName { name, source: Source::ReverseDns })
+        })
+    }
+
+    /// What a lease says.
+    fn leased(&self, card: Option<Mac>, address: IpAddr, now: Timestamp) -> Option<HostName> {
         let of_address = self.leases.get(&address).filter(|leased| leased.holds(now));
         let name = |leased: &Leased, source| leased.name.clone().map(|name| HostName { name, source });
         match (card, of_address) {
@@ -192,6 +263,20 @@ impl Names {
             let by_card = host.macs.is_empty() || card.is_some_and(|card| host.macs.contains(&card));
             by_card && (host.addresses.is_empty() || host.addresses.contains(&address))
         })
+    }
+
+    /// The container or the machine that a packet came from.
+    fn guest(&self, card: Option<Mac>, address: IpAddr, interface: Option<&str>) -> Option<HostName> {
+        let of_address = || Some(self.neighbours.range((address, 0)..=(address, u32::MAX)).next()?.0.1);
+        let interface = interface.map_or_else(of_address, |name| self.ports.index(name));
+        let behind = self.ports.guest(interface, card)?;
+        let source = match behind.kind {
+            BehindKind::Container => Source::Container,
+            BehindKind::Machine => Source::Machine,
+            // A VPN's other side is many hosts.
+            BehindKind::Program => return None,
+        };
+        Some(HostName { name: behind.name.clone(), source })
     }
 
     fn name_of_card(&self, card: Mac) -> Option<HostName> {

@@ -2,11 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::NeighbourMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::Mac;
-use super::netlink::{RouteError, attributes, dump};
+use super::netlink::{RouteError, attributes, dump, number};
 
 /// An entry of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,17 @@ pub struct Neighbour {
     pub mac: Option<Mac>,
     /// How sure the kernel is.
     pub reach: Reach,
+}
+
+/// A card that a bridge has learned, by a frame that came from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Learned {
+    /// The card's address.
+    pub mac: Mac,
+    /// The index of the bridge's port that it is behind.
+    pub port: u32,
+    /// The bridge's index.
+    pub bridge: u32,
 }
 
 /// How sure the kernel is of an entry (`NUD_…`, include/uapi/linux/neighbour.h).
@@ -42,6 +53,10 @@ const UNANSWERED: u16 = 0x01 | 0x20;
 const PERMANENT: u16 = 0x40 | 0x80;
 /// `NUD_REACHABLE`.
 const REACHABLE: u16 = 0x02;
+/// `NUD_PERMANENT` alone: with bridges, an address of the bridge's own (net/bridge/br_fdb.c, `fdb_to_nud`).
+const OWN: u16 = 0x80;
+/// `NDA_MASTER`.
+const MASTER: u16 = 9;
 
 /// All entries of the thread's network namespace, IPv4's and IPv6's.
 ///
@@ -52,6 +67,35 @@ pub fn neighbours() -> Result<Vec<Neighbour>, RouteError> {
     let said = dump(RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()));
     let said = said.map_err(|source| RouteError::Ask { what: "neighbours", source })?;
     Ok(said.iter().filter_map(|said| Neighbour::of(&said.body)).collect())
+}
+
+/// All cards that the bridges of the thread's network namespace have learned.
+///
+/// # Errors
+///
+/// The kernel's.
+pub fn learned() -> Result<Vec<Learned>, RouteError> {
+    let mut question = NeighbourMessage::default();
+    question.header.family = AddressFamily::Bridge;
+    let said = dump(RouteNetlinkMessage::GetNeighbour(question));
+    let said = said.map_err(|source| RouteError::Ask { what: "bridges' cards", source })?;
+    Ok(said.iter().filter_map(|said| Learned::of(&said.body)).collect())
+}
+
+impl Learned {
+    /// The card in a message of a bridge's; `None` for the bridge's own addresses, and for what a device filters by.
+    pub(super) fn of(body: &[u8]) -> Option<Self> {
+        let header: &[u8; HEADER] = body.get(..HEADER)?.try_into().ok()?;
+        let state = u16::from_ne_bytes([header[8], header[9]]);
+        if i32::from(header[0]) != libc::AF_BRIDGE || state & OWN != 0 {
+            return None;
+        }
+        let port = u32::from_ne_bytes([header[4], header[5], header[6], header[7]]);
+        let find = |wanted| attributes(body.get(HEADER..)?).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+        let mac = find(libc::NDA_LLADDR).and_then(Mac::from_bytes).filter(|mac| !mac.is_multicast())?;
+        let bridge = find(MASTER).and_then(number)?;
+        Some(Self { mac, port, bridge })
+    }
 }
 
 impl Neighbour {

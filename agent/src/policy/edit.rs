@@ -15,8 +15,8 @@ use thiserror::Error;
 
 use super::diagnostic::Diagnostic;
 
-pub use layout::{Which, add_rule, remove_rule};
-pub use new_rule::{NewRule, Stamp};
+pub use layout::{Which, add_lan_rule, add_rule, remove_rule};
+pub use new_rule::{NewLanRule, NewRule, Stamp};
 pub use proposal::Proposal;
 pub use write::WriteError;
 

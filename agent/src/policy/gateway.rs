@@ -33,6 +33,8 @@ pub struct Gateway {
     pub hosts: Vec<NamedHost>,
     /// Files of DHCP servers.
     pub leases: Vec<Located<PathBuf>>,
+    /// The resolvers that are asked for the names of addresses; none for no such questions.
+    pub reverse_dns: Vec<std::net::IpAddr>,
 }
 
 /// The most sources that are counted one by one: the rest of the kernel's table is for networks.
@@ -51,6 +53,7 @@ impl Default for Gateway {
             rules: Vec::new(),
             hosts: Vec::new(),
             leases: Vec::new(),
+            reverse_dns: Vec::new(),
         }
     }
 }

@@ -81,6 +81,8 @@ const PROGRAMS: &[(Group, &str, &[&str], &str)] = &[
         "downloads of the mail servers' packages",
     ),
     (Group::Test, "ethtool", &["ethtool"], "devices that leave checksums to the kernel"),
+    (Group::Test, "dnsmasq", &["dnsmasq-base"], "a gateway's DHCP server and resolver"),
+    (Group::Test, "/usr/sbin/udhcpc", &["udhcpc"], "a DHCP client that runs in the LAN"),
     (Group::Test, "nft", &["nftables"], "the firewall that the guard is measured against"),
     (Group::Test, "mkfs.btrfs", &["btrfs-progs"], "a mail server's binary on btrfs"),
     (Group::Test, "mkfs.xfs", &["xfsprogs"], "a mail server's binary on xfs"),

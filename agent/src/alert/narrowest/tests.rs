@@ -320,3 +320,42 @@ fn mail_for_the_local_server_needs_no_rule() {
     let nowhere = Attempt { destination: None, ..cron() };
     assert_eq!(refusal(&alert(nowhere, &[])), NoRule::NoDestination);
 }
+
+/// An alert about a LAN host.
+fn lan_alert(change: impl FnOnce(&mut Attempt), destinations: &[SocketAddr]) -> Alert {
+    let mut worst = attempt("", 0, "/", "203.0.113.5:25".parse().unwrap());
+    (worst.hook, worst.pid, worst.exe) = ("lan".into(), 0, None);
+    worst.source = Some("[::ffff:10.9.0.66]:4711".parse().unwrap());
+    worst.mac = "02:00:00:00:00:66".parse().ok();
+    change(&mut worst);
+    alert(worst, destinations)
+}
+
+#[test]
+fn a_lan_host_is_allowed_by_its_address_its_card_and_its_vlan() {
+    let found = narrowest_lan(&lan_alert(|worst| worst.vlan = Some("30".into()), &[]), &Wishes::default()).unwrap();
+    let rule = &found.rule;
+    assert_eq!((rule.from[0].to_string(), rule.to[0].to_string()), ("10.9.0.66/32".into(), "203.0.113.5/32".into()));
+    assert_eq!((rule.mac.unwrap().to_string(), rule.vlan.as_deref()), ("02:00:00:00:00:66".into(), Some("30")));
+    assert_eq!((rule.name.as_str(), &rule.ports, found.notes.len()), ("10.9.0.66", &BTreeSet::from([25]), 0));
+    let many = narrowest_lan(&lan_alert(|worst| worst.mac_addresses = 40, &[]), &Wishes::default()).unwrap();
+    assert!(many.notes[0].contains("may be a router"), "{:?}", many.notes);
+    let bare = narrowest_lan(&lan_alert(|worst| worst.mac = None, &[]), &Wishes::default()).unwrap();
+    assert!(bare.rule.mac.is_none() && bare.notes[0].contains("no MAC address"), "{:?}", bare.notes);
+}
+
+#[test]
+fn a_lan_host_that_looks_infected_gets_no_rule() {
+    let no = |change: fn(&mut Attempt), destinations: &[SocketAddr]| {
+        narrowest_lan(&lan_alert(change, destinations), &Wishes::default()).unwrap_err()
+    };
+    let exchangers: Vec<SocketAddr> = (0..40).map(|last| SocketAddr::from(([203, 0, 113, last], 25))).collect();
+    assert!(matches!(no(|_| {}, &exchangers), NoRule::FanOut { .. }));
+    let wishes = Wishes { any_destination: true, ..Wishes::default() };
+    assert_eq!(narrowest_lan(&lan_alert(|_| {}, &exchangers), &wishes).unwrap().rule.to, []);
+    assert!(matches!(no(|worst| worst.reason = "other-mac".into(), &[]), NoRule::Another { .. }));
+    assert!(matches!(no(|worst| worst.reason = "other-vlan".into(), &[]), NoRule::Another { .. }));
+    assert_eq!(no(|worst| worst.reason = "unclear".into(), &[]), NoRule::Unclear);
+    assert_eq!(no(|worst| worst.source = None, &[]), NoRule::NoAddress);
+    assert_eq!(no(|worst| worst.destination = None, &[]), NoRule::NoDestination);
+}

@@ -7,6 +7,7 @@ use crate::attempt::Attempt;
 use crate::cli::{Outcome, complain, read};
 use crate::control::Request;
 use crate::detect::{Evidence, Finding, Kind};
+use crate::host::HostName;
 use crate::instance::Instance;
 
 /// How many destinations are listed one by one.
@@ -163,7 +164,7 @@ fn who(page: &mut Page, alert: &Alert) {
     let or_unknown = |text: &Option<String>| text.as_deref().map_or("not known".to_owned(), plain);
     if let Some(address) = &who.address {
         page.field("host", &plain(address));
-        let named = worst.and_then(|worst| worst.host.as_ref()).map(|host| host.name.clone());
+        let named = worst.and_then(|worst| worst.host.as_ref()).map(HostName::shown);
         let card = who.mac.as_ref().map(|mac| match &who.vendor {
             Some(vendor) => format!("{mac} ({vendor})"),
             None => mac.clone(),

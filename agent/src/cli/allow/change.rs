@@ -10,10 +10,10 @@ use nix::unistd::{User, getuid};
 use serde_json::Value;
 
 use super::super::{Outcome, say};
-use crate::alert::{Alert, Wishes, narrowest};
+use crate::alert::{Alert, NoRule, Wishes, narrowest, narrowest_lan};
 use crate::control::{Client, ClientError, Request};
 use crate::instance::Instance;
-use crate::policy::edit::{EditError, NewRule, Proposal, Stamp};
+use crate::policy::edit::{EditError, NewLanRule, NewRule, Proposal, Stamp};
 use crate::policy::{self, CgroupPath, SystemHost};
 
 /// How a change is to be treated.
@@ -44,8 +44,7 @@ pub(in crate::cli) fn add(
     answer: &Answer,
     instance: &Instance,
 ) -> Result<Carried, Outcome> {
-    let stamp = Stamp { date: TimeZone::UTC.to_datetime(Timestamp::now()).date(), by: author() };
-    let rule = NewRule { comment: Some(stamp.comment(note)), ..rule };
+    let rule = NewRule { comment: Some(stamp().comment(note)), ..rule };
     let proposal = Proposal::add(config, &rule, &mut SystemHost::new(None)).map_err(|error| complain(&error))?;
     carry_out(&proposal, answer, instance)
 }
@@ -59,16 +58,28 @@ pub(in crate::cli) fn add_for(
     answer: &Answer,
     instance: &Instance,
 ) -> Result<Carried, Outcome> {
-    let guarded = guarded(config, instance)?;
-    let found = narrowest(alert, &Wishes { guarded, ..wishes }).map_err(|why| {
+    let no_rule = |why: NoRule| {
         eprintln!("portreeve: no rule for alert {}: {why}", alert.id);
         Outcome::Failed
-    })?;
-    for note in &found.notes {
-        say(&format!("note: {note}\n"));
-    }
+    };
+    let say_notes = |notes: &[String]| notes.iter().for_each(|note| say(&format!("note: {note}\n")));
     let note = note.map_or_else(|| format!("alert {}", alert.id), |note| format!("alert {}: {note}", alert.id));
+    if alert.worst.as_ref().is_some_and(|worst| worst.hook == "lan") {
+        let found = narrowest_lan(alert, &wishes).map_err(no_rule)?;
+        say_notes(&found.notes);
+        let rule = NewLanRule { comment: Some(stamp().comment(Some(&note))), ..found.rule };
+        let proposal = Proposal::add_lan(config, &rule, &mut SystemHost::new(None)).map_err(|why| complain(&why))?;
+        return carry_out(&proposal, answer, instance);
+    }
+    let guarded = guarded(config, instance)?;
+    let found = narrowest(alert, &Wishes { guarded, ..wishes }).map_err(no_rule)?;
+    say_notes(&found.notes);
     add(config, found.rule, Some(&note), answer, instance)
+}
+
+/// Who changes the policy, and when.
+fn stamp() -> Stamp {
+    Stamp { date: TimeZone::UTC.to_datetime(Timestamp::now()).date(), by: author() }
 }
 
 /// Shows a change, asks, writes it, and has the agent put it in force.

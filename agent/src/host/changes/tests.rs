@@ -105,11 +105,44 @@ fn neighbours_of_both_families_are_listed_and_followed() {
                 match change {
                     Change::NeighbourGone(now) => gone |= now.address == v6.address,
                     Change::Neighbour(now) => gone |= now.address == v6.address && now.reach == Reach::Unanswered,
-                    Change::Everything { .. } | Change::Link(_) | Change::LinkGone(_) | Change::Lost => {}
+                    Change::Everything { .. }
+                    | Change::Link(_)
+                    | Change::LinkGone(_)
+                    | Change::Learned(_)
+                    | Change::Forgotten(_)
+                    | Change::Lost => {}
                 }
             }
         }
         assert!(moved && gone, "moved {moved}, gone {gone}");
+    });
+}
+
+#[test]
+fn a_bridge_tells_behind_which_port_a_card_is() {
+    in_own_network(|| {
+        ip("link add lan0 type bridge");
+        for port in ["port0", "port1"] {
+            ip(&format!("link add {port} type veth peer name far-{port}"));
+            ip(&format!("link set {port} master lan0"));
+        }
+        let mut changes = Changes::listen().unwrap();
+        let index = |name: &str| links().unwrap().iter().find(|link| link.name == name).unwrap().index;
+        let mac: Mac = "00:1b:21:0a:0b:0c".parse().unwrap();
+        let at = |port| Learned { mac, port: index(port), bridge: index("lan0") };
+        Command::new("bridge").args("fdb add 00:1b:21:0a:0b:0c dev port0 master static".split(' ')).status().unwrap();
+        let first = at("port0");
+        wait(&mut changes, |change| (*change == Change::Learned(first)).then_some(()));
+        // The ports' own addresses are no hosts'.
+        assert_eq!(learned().unwrap(), [first]);
+        Command::new("bridge")
+            .args("fdb replace 00:1b:21:0a:0b:0c dev port1 master static".split(' '))
+            .status()
+            .unwrap();
+        let second = at("port1");
+        wait(&mut changes, |change| (*change == Change::Learned(second)).then_some(()));
+        ip("link set port1 nomaster");
+        wait(&mut changes, |change| (*change == Change::Forgotten(second)).then_some(()));
     });
 }
 
@@ -139,6 +172,8 @@ fn a_thread_begins_with_everything_and_begins_anew_when_news_are_lost() {
                     | Change::LinkGone(_)
                     | Change::Neighbour(_)
                     | Change::NeighbourGone(_)
+                    | Change::Learned(_)
+                    | Change::Forgotten(_)
                     | Change::Lost => {}
                 }
             }

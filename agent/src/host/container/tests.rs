@@ -38,6 +38,15 @@ fn link(name: &str) -> Link {
     links().unwrap().into_iter().find(|link| link.name == name).unwrap()
 }
 
+/// What is behind an interface, with the runtimes' files below a folder.
+fn named_below(root: &Path, link: &Link) -> Option<Behind> {
+    behind_below(root, std::slice::from_ref(link)).remove(&link.index)
+}
+
+fn named(link: &Link) -> Option<Behind> {
+    behind(std::slice::from_ref(link)).remove(&link.index)
+}
+
 /// A cgroup with a program in it, both of which go with the test.
 struct Group {
     path: PathBuf,
@@ -90,6 +99,17 @@ fn the_container_behind_a_veth_is_found_and_named_by_its_runtime() {
         fs::write(folder.join("config.v2.json"), r#"{"Name":"/web\u001b[31m"}"#).unwrap();
         let found = named_below(root.path(), &link("veth0")).unwrap();
         assert_eq!((found.name.as_str(), found.runtime), ("web[31m", docker));
+        // What the plugins of a pod's network have noted stands in for a name, and for processes that are not to be seen.
+        let results = root.path().join("var/lib/cni/cache/results");
+        fs::create_dir_all(&results).unwrap();
+        for (file, interface, pod) in [("a", "veth0", "shop-0"), ("b", "veth1", "shop-1"), ("c", "veth9", "shop-9")] {
+            fs::write(results.join(file), cni::tests::result(interface, "prod", pod)).unwrap();
+        }
+        assert_eq!(named_below(root.path(), &link("veth0")).unwrap().name, "web[31m", "its own name is before");
+        fs::remove_file(folder.join("config.v2.json")).unwrap();
+        assert_eq!(named_below(root.path(), &link("veth0")).unwrap().name, "prod/shop-0");
+        let pod = named_below(root.path(), &link("veth1")).unwrap();
+        assert_eq!((pod.kind, pod.name.as_str()), (BehindKind::Container, "prod/shop-1"));
         drop(group);
     });
 }

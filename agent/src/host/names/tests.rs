@@ -4,8 +4,10 @@ use jiff::ToSpan as _;
 use proptest::prelude::*;
 
 use super::claims::{MOST_ADDRESSES, MOST_CARDS};
+use super::ports::MOST_CARDS_BEHIND;
+use super::resolved::MOST_RESOLVED;
 use super::*;
-use crate::host::Link;
+use crate::host::{Learned, Link, Vlan};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -30,8 +32,23 @@ fn neighbour(address: &str, interface: u32, mac: Option<Mac>, reach: Reach) -> N
     Neighbour { address: ip(address), interface, mac, reach }
 }
 
+fn link(index: u32, name: &str, kind: &str) -> Link {
+    Link {
+        index,
+        name: name.into(),
+        kind: Some(kind.into()),
+        hardware: 1,
+        master: None,
+        peer: None,
+        peer_netns: None,
+        vlan: None,
+        address: None,
+        up: false,
+    }
+}
+
 fn name(names: &Names, mac: Option<Mac>, address: &str) -> Option<(String, Source)> {
-    names.name_of(mac, ip(address), now()).map(|found| (found.name, found.source))
+    names.name_of(mac, ip(address), None, now()).map(|found| (found.name, found.source))
 }
 
 fn is(name: &str, source: Source) -> Option<(String, Source)> {
@@ -93,7 +110,7 @@ fn neighbours_tell_the_card_and_leases_where_they_do_not() {
         neighbour("2001:db8::5", 2, Some(card(5)), Reach::Stale),
         neighbour("10.0.0.77", 2, Some(card(7)), Reach::Unanswered),
     ];
-    names.apply(&Change::Everything { links: Vec::new(), neighbours }, now());
+    names.apply(&Change::Everything { links: Vec::new(), neighbours, learned: Vec::new() }, now());
     assert_eq!(names.mac_of(ip("10.0.0.5"), now()), Some(card(6)), "what the kernel has found is newer");
     assert_eq!(name(&names, None, "2001:db8::5"), is("desk-7", Source::Lease));
     assert_eq!(name(&names, None, "2001:db8::9"), is("by-duid", Source::AddressLease));
@@ -105,20 +122,103 @@ fn neighbours_tell_the_card_and_leases_where_they_do_not() {
     names.apply(&Change::Neighbour(neighbour("10.0.0.8", 3, Some(card(8)), Reach::Reachable)), now());
     names.apply(&Change::Neighbour(neighbour("10.0.0.8", 3, Some(card(8)), Reach::Unanswered)), now());
     assert_eq!(names.mac_of(ip("10.0.0.8"), now()), None);
-    let link = Link {
-        index: 2,
-        name: "lan0".into(),
-        kind: None,
-        hardware: 1,
-        master: None,
-        peer: None,
-        peer_netns: None,
-        vlan: None,
-        address: None,
-        up: false,
-    };
-    names.apply(&Change::LinkGone(link), now());
+    names.apply(&Change::LinkGone(link(2, "lan0", "veth")), now());
     assert_eq!(names.mac_of(ip("2001:db8::5"), now()), None);
+}
+
+#[test]
+fn what_the_dns_says_comes_last_and_is_forgotten() {
+    let mut names = Names::default();
+    let (later, address) = (now() + 2.hours(), ip("10.0.0.5"));
+    assert!(names.is_to_be_asked(address, now()));
+    names.set_resolved(address, Some("desk.example".into()), now() + 1.hours(), now());
+    names.set_resolved(ip("10.0.0.6"), None, now() + 1.hours(), now());
+    assert_eq!(name(&names, Some(card(5)), "10.0.0.5"), is("desk.example", Source::ReverseDns));
+    assert_eq!(name(&names, Some(card(6)), "10.0.0.6"), None);
+    assert!(!names.is_to_be_asked(address, now()) && !names.is_to_be_asked(ip("10.0.0.6"), now()), "known for now");
+    assert!(names.is_to_be_asked(address, later) && names.is_to_be_asked(ip("10.0.0.6"), later));
+    assert_eq!(names.name_of(None, address, None, later), None);
+    names.set_leases(vec![lease("10.0.0.5", Some(card(5)), "desk-5", 1)]);
+    assert_eq!(name(&names, Some(card(5)), "10.0.0.5"), is("desk-5", Source::Lease));
+    // Public addresses only where the kernel has met them, for a host can make up any.
+    assert!(!names.is_to_be_asked(ip("2001:db8::5"), now()) && !names.is_to_be_asked(ip("203.0.113.9"), now()));
+    names.apply(&Change::Neighbour(neighbour("2001:db8::5", 2, Some(card(5)), Reach::Reachable)), now());
+    assert!(names.is_to_be_asked(ip("2001:db8::5"), now()) && names.is_to_be_asked(ip("fd00::5"), now()));
+}
+
+#[test]
+fn a_flood_of_answers_is_bounded() {
+    let mut names = Names::default();
+    for number in 0..2 * MOST_RESOLVED as u32 {
+        let address = IpAddr::V4(std::net::Ipv4Addr::from_bits(0x0a00_0000 + number));
+        names.set_resolved(address, None, now() + i64::from(number + 1).seconds(), now());
+        assert!(names.resolved.len() <= MOST_RESOLVED);
+    }
+    let last = std::net::Ipv4Addr::from_bits(0x0a00_0000 + 2 * MOST_RESOLVED as u32 - 1);
+    assert!(!names.is_to_be_asked(last.into(), now()), "the newest is kept");
+}
+
+/// A gateway with a bridge of two ports, a VLAN upon the bridge, and a veth that is no port.
+fn with_guests() -> Names {
+    let mut names = Names::default();
+    let vlan = Link { peer: Some(2), vlan: Some(Vlan { id: 30, protocol: 0x8100 }), ..link(5, "docker0.30", "vlan") };
+    let links = vec![
+        link(2, "docker0", "bridge"),
+        link(3, "veth3", "veth"),
+        link(4, "vnet4", "tun"),
+        vlan,
+        link(6, "veth6", "veth"),
+        link(8, "eth8", "veth"),
+    ];
+    let learned = vec![Learned { mac: card(3), port: 3, bridge: 2 }, Learned { mac: card(4), port: 4, bridge: 2 }];
+    names.apply(&Change::Everything { links, neighbours: Vec::new(), learned }, now());
+    let behind = |kind, name: &str| Behind { kind, name: name.into(), runtime: None, pid: 1 };
+    names.set_guests(HashMap::from([
+        (3, behind(BehindKind::Container, "web")),
+        (4, behind(BehindKind::Machine, "win10")),
+        (6, behind(BehindKind::Container, "db")),
+        (7, behind(BehindKind::Program, "openvpn")),
+    ]));
+    names
+}
+
+#[test]
+fn containers_and_machines_are_named_by_the_port_that_their_card_is_behind() {
+    let mut names = with_guests();
+    names.set_leases(vec![lease("10.0.0.3", Some(card(3)), "liar", 1)]);
+    let at = |names: &Names, mac: u32, interface: Option<&str>| {
+        let found = names.name_of(Some(card(mac)), ip("10.0.0.3"), interface, now());
+        found.map(|found| (found.name, found.source))
+    };
+    assert_eq!(at(&names, 3, Some("docker0")), is("web", Source::Container));
+    assert_eq!(at(&names, 4, Some("docker0")), is("win10", Source::Machine));
+    assert_eq!(at(&names, 3, Some("docker0.30")), is("web", Source::Container), "upon the bridge");
+    assert_eq!(at(&names, 9, Some("veth6")), is("db", Source::Container), "the interface itself");
+    assert_eq!(at(&names, 3, None), is("web", Source::Container), "by the card alone");
+    assert_eq!(at(&names, 9, Some("docker0")), is("liar", Source::OtherCardsLease), "not learned");
+    assert_eq!(at(&names, 3, Some("eth8")), is("liar", Source::Lease), "another interface");
+    // The card of a neighbour is behind a port as well.
+    names.apply(&Change::Neighbour(neighbour("10.0.0.4", 2, Some(card(4)), Reach::Stale)), now());
+    assert_eq!(name(&names, None, "10.0.0.4"), is("win10", Source::Machine));
+    names.set_listed(vec![Listed { name: "shop".into(), macs: vec![card(3)], addresses: vec![] }]);
+    assert_eq!(at(&names, 3, Some("docker0")), is("shop", Source::Policy));
+}
+
+#[test]
+fn what_has_gone_or_moved_names_nothing() {
+    let mut names = with_guests();
+    let at = |names: &Names, mac: u32| names.name_of(Some(card(mac)), ip("10.0.0.3"), Some("docker0"), now());
+    names.apply(&Change::Learned(Learned { mac: card(3), port: 4, bridge: 2 }), now());
+    assert_eq!(at(&names, 3).unwrap().name, "win10", "the card has moved");
+    // The old port's entry, told late.
+    names.apply(&Change::Forgotten(Learned { mac: card(3), port: 3, bridge: 2 }), now());
+    assert_eq!(at(&names, 3).unwrap().name, "win10");
+    names.apply(&Change::LinkGone(link(4, "vnet4", "tun")), now());
+    assert_eq!((at(&names, 3), at(&names, 4)), (None, None));
+    for number in 0..MOST_CARDS_BEHIND as u32 + 10 {
+        names.apply(&Change::Learned(Learned { mac: card(number), port: 3, bridge: 2 }), now());
+    }
+    assert_eq!(names.ports.cards(), MOST_CARDS_BEHIND);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use toml_edit::{Document, Item, Table};
 
-use super::{EditError, NewRule};
+use super::{EditError, NewLanRule, NewRule};
 
 /// Which rule of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,10 +21,23 @@ pub enum Which<'a> {
 ///
 /// When the text is no TOML, or its rules are the values of one list.
 pub fn add_rule(text: &str, rule: &NewRule) -> Result<String, EditError> {
-    let layout = Layout::of(text)?;
+    add(text, &["allow"], &rule.lines())
+}
+
+/// Puts a rule of the gateway behind the last one of a file, or at the file's end.
+///
+/// # Errors
+///
+/// When the text is no TOML, or its rules are the values of one list.
+pub fn add_lan_rule(text: &str, rule: &NewLanRule) -> Result<String, EditError> {
+    add(text, &["gateway", "allow"], &rule.lines())
+}
+
+fn add(text: &str, list: &[&str], lines: &[String]) -> Result<String, EditError> {
+    let layout = Layout::of(text, list)?;
     let at = layout.place_for_a_rule();
     let newline = layout.newline(at);
-    let block = rule.lines().join(newline);
+    let block = lines.join(newline);
     let added = match layout.ends_open(at) {
         // A file whose last line has no end keeps that.
         true => format!("{newline}{newline}{block}"),
@@ -32,7 +45,8 @@ pub fn add_rule(text: &str, rule: &NewRule) -> Result<String, EditError> {
         false => format!("{newline}{block}{newline}"),
     };
     let after = format!("{}{added}{}", &text[..at], &text[at..]);
-    let rules = Layout::of(&after)?.rules.len();
+    // A table that is written in one line cannot go on below.
+    let rules = Layout::of(&after, list).map_err(|error| EditError::Unsafe { what: error.to_string() })?.rules.len();
     match rules == layout.rules.len() + 1 {
         true => Ok(after),
         false => Err(EditError::Unsafe { what: format!("{rules} rules would come of it") }),
@@ -46,11 +60,11 @@ pub fn add_rule(text: &str, rule: &NewRule) -> Result<String, EditError> {
 ///
 /// When the text is no TOML, its rules are the values of one list, or not exactly one rule is meant.
 pub fn remove_rule(text: &str, which: Which<'_>) -> Result<String, EditError> {
-    let layout = Layout::of(text)?;
+    let layout = Layout::of(text, &["allow"])?;
     let rule = layout.find(which)?;
     let removed = layout.block(rule);
     let after = format!("{}{}", &text[..removed.start], &text[removed.end..]);
-    let rules = Layout::of(&after)?.rules.len();
+    let rules = Layout::of(&after, &["allow"])?.rules.len();
     match rules + 1 == layout.rules.len() {
         true => Ok(after),
         false => Err(EditError::Unsafe { what: format!("{rules} rules would be left") }),
@@ -95,7 +109,8 @@ enum Kind {
 }
 
 impl<'t> Layout<'t> {
-    fn of(text: &'t str) -> Result<Self, EditError> {
+    /// The layout of a text, with the rules of the list that is found by these keys.
+    fn of(text: &'t str, list: &[&str]) -> Result<Self, EditError> {
         let document = Document::parse(text)
             .map_err(|error| EditError::Syntax { message: error.message().trim().replace('\n', ", ") })?;
         let start = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
@@ -114,7 +129,8 @@ impl<'t> Layout<'t> {
             inside.for_each(|line| line.kind = Kind::Content);
         }
         let mut layout = Self { text, start, lines, rules: Vec::new() };
-        layout.rules = match document.get("allow") {
+        let found = list.iter().try_fold(document.as_item(), |item, key| item.get(key));
+        layout.rules = match found {
             None => Vec::new(),
             Some(Item::ArrayOfTables(rules)) => {
                 rules.iter().map(|rule| layout.rule(rule)).collect::<Result<_, EditError>>()?

@@ -1,5 +1,7 @@
 //! A rule that is to be written.
 
+mod lan;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
@@ -11,6 +13,8 @@ use toml_edit::{Datetime, Value};
 
 use super::super::model::{Account, CgroupPath, hex};
 use super::super::network;
+
+pub use lan::NewLanRule;
 
 /// The width that comments are broken at, and from which on a list has a line for each element.
 const WIDTH: usize = 116;
@@ -120,11 +124,7 @@ impl NewRule {
         list(&mut lines, "unit", self.unit.iter().map(|unit| text(unit)).collect());
         list(&mut lines, "cgroup", self.cgroup.iter().map(|path| text(&path.to_string())).collect());
         list(&mut lines, "to", self.to.iter().map(|to| text(&destination(to))).collect());
-        match self.ports.first() {
-            // One port alone is a list as well, as in config/portreeve.toml.
-            Some(port) if self.ports.len() == 1 => lines.push(format!("ports = [{port}]")),
-            _ => list(&mut lines, "ports", self.ports.iter().map(|port| Value::from(i64::from(*port))).collect()),
-        }
+        ports(&mut lines, &self.ports);
         one(&mut lines, "sha256", self.sha256.map(|sum| text(&hex(&sum))));
         one(&mut lines, "expires", self.expires.map(Value::from));
         one(&mut lines, "audit", self.audit.then(|| Value::from(true)));
@@ -154,6 +154,14 @@ fn list(lines: &mut Vec<String>, key: &str, values: Vec<Value>) {
     lines.push(format!("{key} = ["));
     lines.extend(elements.into_iter().map(|element| format!("    {element},")));
     lines.push("]".to_owned());
+}
+
+fn ports(lines: &mut Vec<String>, ports: &BTreeSet<u16>) {
+    match ports.first() {
+        // One port alone is a list as well, as in config/portreeve.toml.
+        Some(port) if ports.len() == 1 => lines.push(format!("ports = [{port}]")),
+        _ => list(lines, "ports", ports.iter().map(|port| Value::from(i64::from(*port))).collect()),
+    }
 }
 
 fn shown(value: &dyn fmt::Display) -> String {

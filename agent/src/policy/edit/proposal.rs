@@ -13,7 +13,7 @@ use super::super::host::Host;
 use super::super::load::{Loaded, load_changed, read};
 use super::super::model::Policy;
 use super::super::resolve::Resolved;
-use super::{EditError, NewRule, Which, WriteError, add_rule, remove_rule, write};
+use super::{EditError, NewLanRule, NewRule, Which, WriteError, add_lan_rule, add_rule, remove_rule, write};
 
 /// The longest name of a rule, in characters, that a number still fits behind.
 const LONGEST: usize = 60;
@@ -44,9 +44,27 @@ impl Proposal {
     pub fn add(config: &Path, rule: &NewRule, host: &mut dyn Host) -> Result<Self, EditError> {
         let (before, target) = text_of(config)?;
         let loaded = load_changed(config, before.clone());
-        let name = rule.name.clone().unwrap_or_else(|| free_name(&rule.usual_name(), &loaded.draft));
+        let taken = || loaded.draft.rules.iter().filter_map(|rule| Some(rule.name.as_ref()?.value.as_str())).collect();
+        let name = rule.name.clone().unwrap_or_else(|| free_name(&rule.usual_name(), &taken()));
         let what = format!("add the rule \"{name}\"");
         let after = add_rule(&before, &NewRule { name: Some(name), ..rule.clone() })?;
+        let already = check(config, &loaded, host);
+        Self { file: config.to_owned(), what, before, after, warnings: Vec::new(), target }.checked(&already, host)
+    }
+
+    /// Proposes to add a rule of the gateway. One whose name is taken gets a number behind it.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read or edited, or would have errors.
+    pub fn add_lan(config: &Path, rule: &NewLanRule, host: &mut dyn Host) -> Result<Self, EditError> {
+        let (before, target) = text_of(config)?;
+        let loaded = load_changed(config, before.clone());
+        let rules = loaded.draft.gateway.iter().flat_map(|gateway| &gateway.rules);
+        let taken = rules.filter_map(|rule| Some(rule.name.as_ref()?.value.as_str())).collect();
+        let name = free_name(&rule.name, &taken);
+        let what = format!("add the rule \"{name}\" of the gateway");
+        let after = add_lan_rule(&before, &NewLanRule { name, ..rule.clone() })?;
         let already = check(config, &loaded, host);
         Self { file: config.to_owned(), what, before, after, warnings: Vec::new(), target }.checked(&already, host)
     }
@@ -187,10 +205,8 @@ fn names(policy: &Policy, resolved: &Resolved, index: usize) -> Vec<String> {
 }
 
 /// The name, or the name with a number behind it if it is taken.
-fn free_name(name: &str, policy: &Policy) -> String {
+fn free_name(name: &str, taken: &BTreeSet<&str>) -> String {
     let name: String = name.chars().filter(|c| !c.is_control()).take(LONGEST).collect();
-    let taken: BTreeSet<&str> =
-        policy.rules.iter().filter_map(|rule| Some(rule.name.as_ref()?.value.as_str())).collect();
     let numbered = (2..).map(|number: u32| format!("{name} {number}"));
     let mut candidates = std::iter::once(name.clone()).chain(numbered);
     candidates.find(|candidate| !taken.contains(candidate.as_str())).unwrap_or(name)

@@ -15,7 +15,7 @@ use super::rule::{networks, rule_name};
 use crate::host::Mac;
 
 pub(super) const KEYS: &[&str] =
-    &["lan", "mode", "ports", "refuse_with", "local_submission", "sources", "leases", "allow", "host"];
+    &["lan", "mode", "ports", "refuse_with", "local_submission", "sources", "leases", "reverse_dns", "allow", "host"];
 pub(super) const ALLOW_KEYS: &[&str] = &["name", "description", "from", "mac", "to", "ports", "vlan"];
 pub(super) const HOST_KEYS: &[&str] = &["name", "mac", "address"];
 
@@ -53,6 +53,7 @@ pub(super) fn gateway(reader: &mut Reader<'_>, span: Range<usize>, table: &DeTab
                 gateway.sources = number.and_then(|number| u32::try_from(number).ok()).unwrap_or(gateway.sources);
             }
             "leases" => gateway.leases = leases(reader, name, value),
+            "reverse_dns" => gateway.reverse_dns = addresses(reader, name, value),
             "allow" => gateway.rules = tables(reader, name, value, allow),
             "host" => gateway.hosts = tables(reader, name, value, host).into_iter().flatten().collect(),
             other => reader.unknown_key(key.span(), other, "gateway", KEYS),

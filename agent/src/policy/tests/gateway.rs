@@ -205,7 +205,7 @@ fn the_gateways_own_addresses_take_mail_unless_the_policy_says_otherwise() {
 #[test]
 fn every_mistake_is_shown_where_it_stands() {
     let found = findings(
-        "[gateway]\nlan = [\"lan0\", \"a/b\"]\nrefuse_with = \"rst\"\nsources = 0\nleases = [\"leases\"]\n\
+        "[gateway]\nlan = [\"lan0\", \"a/b\"]\nrefuse_with = \"rst\"\nsources = 0\nleases = [\"leases\"]\nreverse_dns = \"ns.lan\"\n\
          [[gateway.allow]]\nmac = \"01:00:5e:00:00:01\"\nvlan = [0, 4095, \"1.2.3\"]\nports = [25]\n\
          [[gateway.allow]]\nfrom = \"10.0.0.300\"\nmac = \"any\"\nunit = \"x\"\n\
          [[gateway.host]]\nname = \"printer\"\n\
@@ -216,16 +216,17 @@ fn every_mistake_is_shown_where_it_stands() {
         "3:15 \"rst\" is no value of \"refuse_with\"",
         "4:11 \"sources\" is 0, not from 1 to 12000",
         "5:11 \"leases\" is no absolute path",
-        "6:1 a rule of the gateway needs \"from\"",
-        "7:7 01:00:5e:00:00:01 is the address of a group, and no host's",
-        "8:9 \"0\" is no VLAN",
-        "8:12 \"4095\" is no VLAN",
-        "8:18 \"1.2.3\" is no VLAN",
-        "11:8 \"10.0.0.300\" is no network",
-        "13:1 unknown key \"unit\" in [[gateway.allow]]",
-        "14:1 a host needs \"name\", and \"mac\" or \"address\"",
-        "18:7 \"02-00\" is no MAC address",
-        "19:11 \"x\" is no address",
+        "6:15 \"ns.lan\" is no address",
+        "7:1 a rule of the gateway needs \"from\"",
+        "8:7 01:00:5e:00:00:01 is the address of a group, and no host's",
+        "9:9 \"0\" is no VLAN",
+        "9:12 \"4095\" is no VLAN",
+        "9:18 \"1.2.3\" is no VLAN",
+        "12:8 \"10.0.0.300\" is no network",
+        "14:1 unknown key \"unit\" in [[gateway.allow]]",
+        "15:1 a host needs \"name\", and \"mac\" or \"address\"",
+        "19:7 \"02-00\" is no MAC address",
+        "20:11 \"x\" is no address",
     ];
     for line in expected {
         assert!(found.iter().any(|found| found == line), "{line}\n{found:#?}");

@@ -9,10 +9,14 @@ mod answers;
 mod bypass;
 #[path = "gateway/counters.rs"]
 mod counters;
+#[path = "gateway/devices.rs"]
+mod devices;
 #[path = "gateway/dhcp.rs"]
 mod dhcp;
 #[path = "gateway/doctor.rs"]
 mod doctor;
+#[path = "gateway/forget.rs"]
+mod forget;
 #[path = "gateway/frames.rs"]
 mod frames;
 #[path = "gateway/layer3.rs"]
@@ -25,6 +29,8 @@ mod office;
 mod packet;
 #[path = "gateway/pass.rs"]
 mod pass;
+#[path = "gateway/twice.rs"]
+mod twice;
 #[path = "gateway/upkeep.rs"]
 mod upkeep;
 

@@ -5,6 +5,7 @@ mod execs;
 mod explain;
 mod explain_lan;
 mod follow_up;
+mod forget;
 mod hosts;
 mod judging;
 mod respond;
@@ -35,6 +36,7 @@ use crate::policy::{self, Compiled, Diagnostic, Loaded, Policy, Resolved, System
 pub use alerts::{Alerts, AlertsStatus, BySeverity, Order};
 pub use explain::Explanation;
 use follow_up::FollowUp;
+use forget::Forgetting;
 use hosts::Hosts;
 use judging::Judging;
 pub use run::{Options, run};
@@ -54,6 +56,7 @@ pub struct Agent {
     judging: Judging,
     follow_up: FollowUp,
     hosts: Hosts,
+    forgetting: Forgetting,
     policy_path: PathBuf,
     /// The sub-tree of the command line, in place of the policy's.
     cgroup_override: Option<String>,
@@ -128,6 +131,7 @@ impl Agent {
             judging: Judging::open(&options.instance.state, policy.detect.clone()),
             follow_up: FollowUp::default(),
             hosts: Hosts::default(),
+            forgetting: Forgetting::default(),
             instance: options.instance.clone(),
             policy_path: options.config.clone(),
             cgroup_override: options.cgroup.clone(),

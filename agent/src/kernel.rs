@@ -6,6 +6,7 @@ mod carry;
 mod clsact;
 mod devices;
 mod existing;
+mod forget;
 pub mod frames;
 pub mod guard;
 mod kfunc;

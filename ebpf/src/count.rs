@@ -3,9 +3,9 @@
 use core::arch::asm;
 
 use aya_ebpf::bindings::BPF_NOEXIST;
-use portreeve_abi::{LanSource, SubjectCount, SubjectKey, Total, Verdict};
+use portreeve_abi::{LAN_BESIDE, LAN_COME, LAN_GONE, LanSource, SubjectCount, SubjectKey, Total, Verdict};
 
-use crate::maps::{PR_LAN_KNOWN, PR_LAN_SOURCES, PR_SUBJECTS, PR_TOTALS};
+use crate::maps::{PR_LAN_KNOWN, PR_LAN_LEAVING, PR_LAN_SOURCES, PR_SUBJECTS, PR_TOTALS};
 use crate::report::Seen;
 
 /// Counts an attempt in the totals and for its subject.
@@ -50,25 +50,42 @@ pub(crate) fn lan(source: &LanSource, verdict: Verdict, now: u64, most: u32) {
 
 #[inline(always)]
 fn of_source(source: &LanSource, verdict: Verdict, now: u64, most: u32) -> bool {
-    if let Some(entry) = PR_LAN_SOURCES.get_ptr_mut(source) {
+    let mut place = *source;
+    if PR_LAN_LEAVING.get_ptr(&place).is_some() {
+        // The agent is about to read that entry for the last time.
+        place.prefix |= LAN_BESIDE;
+    }
+    if let Some(entry) = PR_LAN_SOURCES.get_ptr_mut(&place) {
         // SAFETY: a live map value.
         unsafe { add(entry, verdict, now) };
         return true;
     }
-    let Some(known) = PR_LAN_KNOWN.get_ptr_mut(0) else { return false };
-    // SAFETY: a live map value, aligned. One CPU may see another's number a moment late: the bound is not exact.
-    if most != u32::MAX && unsafe { known.read_volatile() } >= u64::from(most) {
+    let host = most != u32::MAX;
+    if host && hosts() >= u64::from(most) {
         return false;
     }
     let first = SubjectCount { verdicts: [0; 4], first: now, last: now };
-    if PR_LAN_SOURCES.insert(source, first, u64::from(BPF_NOEXIST)).is_ok() {
-        // SAFETY: likewise.
-        unsafe { increment(known) };
+    if PR_LAN_SOURCES.insert(&place, first, u64::from(BPF_NOEXIST)).is_ok()
+        && host
+        && let Some(come) = PR_LAN_KNOWN.get_ptr_mut(LAN_COME)
+    {
+        // SAFETY: a live map value, aligned.
+        unsafe { increment(come) };
     }
-    let Some(entry) = PR_LAN_SOURCES.get_ptr_mut(source) else { return false };
+    let Some(entry) = PR_LAN_SOURCES.get_ptr_mut(&place) else { return false };
     // SAFETY: a live map value.
     unsafe { add(entry, verdict, now) };
     true
+}
+
+/// How many hosts have an entry. One CPU may see another's number a moment late: the bound is not exact.
+#[inline(always)]
+fn hosts() -> u64 {
+    let (Some(come), Some(gone)) = (PR_LAN_KNOWN.get_ptr(LAN_COME), PR_LAN_KNOWN.get_ptr(LAN_GONE)) else {
+        return u64::MAX;
+    };
+    // SAFETY: live map values, aligned; loads of words.
+    unsafe { come.read_volatile().saturating_sub(gone.read_volatile()) }
 }
 
 #[inline(always)]

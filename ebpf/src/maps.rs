@@ -6,9 +6,9 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use portreeve_abi::{
-    ActivePolicy, CgroupKey, CgroupNode, DestKey, ExeKey, ExecRecord, FlowKey, IdKey, LAN_ON, LanFlow, LanHeader,
-    LanSource, Learned, MacKey, OwnAddress, PORT_WORDS, Pass, PassKey, PolicyHeader, PortKey, RuleSet, SocketState,
-    SubjectCount, SubjectKey, Total,
+    ActivePolicy, CgroupKey, CgroupNode, DestKey, ExeKey, ExecRecord, FlowKey, IdKey, LAN_LEAVING, LAN_ON, LanFlow,
+    LanHeader, LanMove, LanSource, Learned, MODE_OBSERVE, MacKey, OwnAddress, PORT_WORDS, Pass, PassKey, PolicyHeader,
+    PortKey, RuleSet, SocketState, SubjectCount, SubjectKey, Total,
 };
 use portreeve_decide::{LanTables, Tables};
 
@@ -83,7 +83,13 @@ static PR_OWN: HashMap<OwnAddress, u8> = HashMap::with_max_entries(1024, 0);
 pub(crate) static PR_LAN_SOURCES: HashMap<LanSource, SubjectCount> =
     HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 #[map]
-pub(crate) static PR_LAN_KNOWN: Array<u64> = Array::with_max_entries(1, 0);
+pub(crate) static PR_LAN_KNOWN: Array<u64> = Array::with_max_entries(2, 0);
+#[map]
+pub(crate) static PR_LAN_LEAVING: HashMap<LanSource, u32> = HashMap::with_max_entries(LAN_LEAVING, BPF_F_NO_PREALLOC);
+#[map]
+static PR_LAN_MOVE: Array<LanMove> = Array::with_max_entries(1, 0);
+#[map]
+static PR_OLD_SOURCES: HashMap<LanSource, SubjectCount> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 #[map]
 pub(crate) static PR_LAN_FLOWS: LruHashMap<FlowKey, LanFlow> = LruHashMap::with_max_entries(8192, 0);
 #[map]
@@ -126,12 +132,22 @@ pub(crate) fn is_lan(device: u32) -> bool {
 /// Whether a frame has come in by a LAN interface, and the generation does not guard its port for LAN hosts.
 #[inline(always)]
 pub(crate) fn lan_lets_alone(generation: u32, port: u16, came_by: u32) -> bool {
-    if !is_lan(came_by) {
-        return false;
+    lan_of(generation, came_by).is_some() && !lan_guarded(generation, port)
+}
+
+/// Whether a frame has come in by a LAN interface where nothing is refused: whatever it is, it was judged and counted there.
+#[inline(always)]
+pub(crate) fn lan_observes(generation: u32, came_by: u32) -> bool {
+    lan_of(generation, came_by).is_some_and(|header| header.mode == MODE_OBSERVE)
+}
+
+/// What holds for LAN hosts in a generation that guards them, if a device is a LAN interface.
+#[inline(always)]
+fn lan_of(generation: u32, device: u32) -> Option<&'static LanHeader> {
+    if !is_lan(device) {
+        return None;
     }
-    let header = PR_LAN_HEADER.get(generation & 1);
-    let on = header.is_some_and(|header| header.generation == generation && header.flags & LAN_ON != 0);
-    on && !lan_guarded(generation, port)
+    PR_LAN_HEADER.get(generation & 1).filter(|header| header.generation == generation && header.flags & LAN_ON != 0)
 }
 
 #[inline(always)]

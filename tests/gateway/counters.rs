@@ -5,14 +5,14 @@ use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use lab::gateway::address::{BOT_MAC, EXCHANGER};
-use lab::{DEADLINE, Gateway, Guard, Tap, until};
-use serde_json::Value;
+use lab::{DEADLINE, Gateway, Guard, Host, Tap, until};
 
+use crate::forget::table;
 use crate::packet::{Packet, RST, Segment, mac};
 use crate::{macs, policy};
 
 /// How many sources there are, and how often each tries.
-const SOURCES: u64 = 1000;
+pub(crate) const SOURCES: u64 = 1000;
 const EACH: u64 = 20;
 
 fn source(number: u64) -> String {
@@ -21,9 +21,14 @@ fn source(number: u64) -> String {
 
 /// Sends all of it, and says how many resets came back.
 fn flood(scene: &Gateway) -> u64 {
-    let tap = Tap::on(&scene.bot, "eth0");
+    flood_in(&scene.bot, EACH, Duration::ZERO)
+}
+
+/// In so many rounds, with a pause after each.
+pub(crate) fn flood_in(bot: &Host, rounds: u64, pause: Duration) -> u64 {
+    let tap = Tap::on(bot, "eth0");
     let mut resets = 0;
-    for round in 0..EACH {
+    for round in 0..rounds {
         for number in 0..SOURCES {
             let syn = Segment { sport: 20_000 + round as u16, ..Segment::syn(&source(number), EXCHANGER[0], 25) };
             tap.send(&syn.frame(macs()));
@@ -36,31 +41,21 @@ fn flood(scene: &Gateway) -> u64 {
         while resets < (round + 1) * SOURCES && tap.wait(Duration::from_secs(5), counted).is_some() {
             resets += 1;
         }
+        std::thread::sleep(pause);
     }
     resets
 }
 
 /// The kernel's counters by source: address, prefix and MAC address, and what was refused.
 fn sources(scene: &Gateway, guard: &Guard) -> BTreeMap<(String, u16, [u8; 6]), u64> {
-    // In a folder for the version of the layout.
-    let folders = std::fs::read_dir(format!("/sys/fs/bpf/portreeve/{}", guard.instance())).unwrap();
-    let maps = folders.map(|folder| folder.unwrap().path().join("PR_LAN_SOURCES"));
-    let map = maps.into_iter().find(|map| map.exists()).unwrap().display().to_string();
-    let dumped: Value =
-        serde_json::from_str(&scene.gateway.run("bpftool", &["-j", "map", "dump", "pinned", &map])).unwrap();
-    let bytes = |list: &Value| -> Vec<u8> {
-        let byte = |text: &Value| u8::from_str_radix(text.as_str().unwrap().trim_start_matches("0x"), 16).unwrap();
-        list.as_array().unwrap().iter().map(byte).collect()
-    };
-    let entry = |entry: &Value| {
-        let (key, value) = (bytes(&entry["key"]), bytes(&entry["value"]));
+    let entry = |(key, value): (Vec<u8>, Vec<u8>)| {
         // As `LanSource` and `SubjectCount` are laid out, ebpf/abi/src.
         let address = Ipv6Addr::from(<[u8; 16]>::try_from(&key[..16]).unwrap()).to_canonical();
         let prefix = u16::from_ne_bytes([key[30], key[31]]);
         let refused = u64::from_ne_bytes(value[8..16].try_into().unwrap());
         ((address.to_string(), prefix, key[24..30].try_into().unwrap()), refused)
     };
-    dumped.as_array().unwrap().iter().map(entry).collect()
+    table(scene, guard, "PR_LAN_SOURCES").into_iter().map(entry).collect()
 }
 
 /// Waits until all are counted, and fails if more are.
@@ -103,4 +98,7 @@ fn more_sources_than_the_policy_has_room_for_are_counted_by_network() {
     let names: Vec<_> = networks.iter().map(|((address, prefix, _), _)| (address.as_str(), *prefix)).collect();
     assert_eq!(names, ["10.9.64.0", "10.9.65.0", "10.9.66.0", "10.9.67.0", "10.9.68.0"].map(|name| (name, 120)));
     assert_eq!(found.values().sum::<u64>(), SOURCES * EACH);
+    let (gateway, said) = (&guard.status()["gateway"], guard.command(["status"]).stdout);
+    assert_eq!((&gateway["sources"], &gateway["networks"]), (&(hosts.len() + 5).into(), &5.into()));
+    assert!(said.contains("5 of these are networks"), "{said}");
 }

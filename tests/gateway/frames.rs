@@ -10,7 +10,7 @@ use crate::attempts;
 use crate::packet::{ACK, IPV4, IPV6, Macs, Packet, RST, SYN, Segment, TCP};
 
 /// The MAC address of the far side.
-const FAR_MAC: &str = "02:00:00:00:00:05";
+pub(crate) const FAR_MAC: &str = "02:00:00:00:00:05";
 /// EtherTypes (IEEE 802): customer's and provider's tag, ARP.
 const VLAN: u16 = 0x8100;
 const PROVIDER: u16 = 0x88a8;
@@ -19,14 +19,15 @@ const ARP: u16 = 0x0806;
 const MORE: u16 = 0x2000;
 
 /// A gateway that is a bridge: a LAN at one port of it, and the way out at the other.
-struct Bridge {
+pub(crate) struct Bridge {
     lab: Lab,
-    lan: Host,
-    far: Host,
+    pub(crate) gateway: Host,
+    pub(crate) lan: Host,
+    pub(crate) far: Host,
 }
 
 impl Bridge {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let lab = Lab::new(name);
         // The first, because the agent runs there.
         let gateway = lab.host("gateway");
@@ -41,7 +42,7 @@ impl Bridge {
             host.ip(&format!("link set eth0 address {mac}"));
             host.ip("link set eth0 up");
         }
-        let bridge = Self { lab, lan, far };
+        let bridge = Self { lab, gateway, lan, far };
         let (tap, probe) = (Tap::on(&bridge.lan, "eth0"), Probe::listen(&bridge.far, 7));
         until("frames through the bridge", DEADLINE, || {
             tap.send(&Segment::syn(BOT[0], EXCHANGER[0], 7).frame(out()));
@@ -52,7 +53,12 @@ impl Bridge {
 
     /// Starts an agent whose LAN interface is the bridge's port.
     fn guard(&self, more: &str) -> Guard {
-        Guard::start(&self.lab, &format!("[gateway]\nlan = [\"lanp0\"]\n{more}"))
+        self.guard_with(&format!("[gateway]\nlan = [\"lanp0\"]\n{more}"))
+    }
+
+    /// Starts an agent with another policy.
+    pub(crate) fn guard_with(&self, policy: &str) -> Guard {
+        Guard::start(&self.lab, policy)
     }
 }
 

@@ -147,3 +147,41 @@ fn an_interface_that_comes_later_is_guarded_and_one_that_the_policy_drops_is_let
         more => Err(more),
     });
 }
+
+/// What is said of each LAN host and network.
+fn hosts(guard: &Guard) -> BTreeMap<String, u64> {
+    let one = |subject: &serde_json::Value| {
+        let host = &subject["host"];
+        (format!("{} {}", host["address"], host["mac"]), subject["refused"].as_u64().unwrap())
+    };
+    guard.subjects().iter().filter(|subject| !subject["host"].is_null()).map(one).collect()
+}
+
+#[test]
+fn an_upgrade_with_another_map_layout_keeps_the_counters_of_lan_hosts() {
+    let scene = Gateway::new("lan-upgrade");
+    let mut guard = Guard::start(&scene.lab, &policy("sources = 1"));
+    let (stop, bot) = (AtomicBool::new(false), &scene.bot);
+    let outcomes =
+        std::thread::scope(|threads| {
+            let hammer = threads.spawn(|| hammer(bot, 25, &stop));
+            for version in ["901", "902"] {
+                let before = guard.counters()["refused"];
+                until("some refusals", DEADLINE, || {
+                    if guard.counters()["refused"] > before + 50 { Ok(()) } else { Err(()) }
+                });
+                assert_eq!(guard.take_over(&["--map-version", version]), 0, "{}", guard.log());
+            }
+            stop.store(true, Ordering::Relaxed);
+            hammer.join().unwrap()
+        });
+    assert_eq!(outcomes.keys().collect::<Vec<_>>(), ["refused"], "{outcomes:?}");
+    let (total, hosts) = (outcomes["refused"], hosts(&guard));
+    assert_eq!(guard.counters()["refused"], total);
+    // The first by itself, the other by its network; in each layout the one that came first.
+    let known = |name: &String| {
+        ["10.9.0.66/32", "fd09::66/128", "10.9.0.0/24", "fd09::/64"].iter().any(|part| name.contains(part))
+    };
+    assert!((2..=4).contains(&hosts.len()) && hosts.keys().all(known), "{hosts:?}");
+    assert_eq!(hosts.values().sum::<u64>(), total, "{hosts:?}");
+}

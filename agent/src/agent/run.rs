@@ -99,6 +99,9 @@ fn prepare(options: &Options) -> Result<Agent, String> {
     agent.guard.attach_packets().map_err(|error| error.to_string())?;
     // And what was on its way through connect() meanwhile.
     agent.guard.end_refused();
+    if let Err(error) = agent.guard.finish_forgetting() {
+        tracing::error!("{error}");
+    }
     if let Err(error) = agent.guard.carry_over() {
         tracing::error!("counters of another version are not taken over: {error}");
     }
@@ -196,6 +199,7 @@ async fn serve(options: &Options, agent: Agent) -> Result<(), String> {
                 let mut agent = agent.borrow_mut();
                 agent.look_after_devices();
                 agent.look_after_senders();
+                agent.forget_sources();
             }
             _ = look_after_alerts.tick() => {
                 agent.borrow_mut().look_after_alerts();

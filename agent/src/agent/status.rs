@@ -1,7 +1,7 @@
 //! How the agent is doing, for people and for scripts.
 
 use jiff::Timestamp;
-use portreeve_abi::{ABI_VERSION, MODE_OBSERVE, Tally, Total};
+use portreeve_abi::{ABI_VERSION, LanSource, MODE_OBSERVE, SubjectCount, Tally, Total};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -104,8 +104,12 @@ pub struct GatewayStatus {
     pub refuse_with: String,
     /// The rules, in order.
     pub rules: Vec<String>,
-    /// How many hosts the kernel counts for one by one, or by their networks where there are more than the policy says.
+    /// How many hosts the kernel counts for one by one, or by their networks where there are more than the policy says, or
+    /// they were not seen for long.
     pub sources: u64,
+    /// How many of these are networks.
+    #[serde(default)]
+    pub networks: u64,
     /// Attempts of hosts beyond the kernel's table: in the totals alone.
     pub uncounted: u64,
     /// What is wrong with the lease files.
@@ -150,8 +154,8 @@ impl Agent {
         let guarding = hooks.iter().filter(|hook| !hook.optional).all(|hook| hook.state == "active");
         // A map that cannot be read shows as zeros, and in the hooks' state if it is gone.
         let tally = self.guard.totals().unwrap_or_default();
-        let sources = self.guard.lan_sources().map_or(0, |sources| sources.len() as u64);
-        let subjects = self.guard.subjects().map_or(0, |subjects| subjects.len() as u64) + sources;
+        let sources = self.guard.lan_sources().unwrap_or_default();
+        let subjects = self.guard.subjects().map_or(0, |subjects| subjects.len() as u64) + sources.len() as u64;
         let at = |total: Total| tally[total as usize];
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -166,7 +170,7 @@ impl Agent {
             policy: self.policy_status(),
             counters: counters(&tally),
             subjects,
-            gateway: self.gateway_status(sources, at(Total::LanUncounted)),
+            gateway: self.gateway_status(&sources, at(Total::LanUncounted)),
             connections_ended: self.guard.ended(),
             lost: LostDetails {
                 shed: at(Total::Shed),
@@ -186,7 +190,7 @@ impl Agent {
         }
     }
 
-    fn gateway_status(&self, sources: u64, uncounted: u64) -> Option<GatewayStatus> {
+    fn gateway_status(&self, sources: &[(LanSource, SubjectCount)], uncounted: u64) -> Option<GatewayStatus> {
         let gateway = self.in_force.policy.gateway.as_ref()?;
         let lan = &self.in_force.compiled.lan;
         Some(GatewayStatus {
@@ -194,7 +198,8 @@ impl Agent {
             ports: (1..=u16::MAX).filter(|port| lan.guards(*port)).collect(),
             refuse_with: gateway.refuse_with.word().to_owned(),
             rules: gateway.describe(),
-            sources,
+            sources: sources.len() as u64,
+            networks: sources.iter().filter(|(source, _)| source.prefix != 128).count() as u64,
             uncounted,
             troubles: self.hosts.troubles.clone(),
         })

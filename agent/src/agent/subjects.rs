@@ -111,6 +111,8 @@ impl Agent {
         let length = source.prefix.saturating_sub(128 - whole).min(whole);
         let mac = Mac::from_bytes(&source.mac);
         let interface = nix::net::if_::if_indextoname(source.interface).ok().and_then(|name| name.into_string().ok());
+        // That of no interface is empty.
+        let interface = interface.filter(|name| !name.is_empty());
         let name = if length == whole { self.hosts.name_of(mac, ip, interface.as_deref(), clock.wall) } else { None };
         Subject {
             exe: None,

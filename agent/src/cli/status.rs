@@ -101,6 +101,13 @@ fn text(status: &Status) -> String {
         ));
         lines.extend(gateway.rules.iter().map(|rule| format!("{:<12}{rule}", "")));
         lines.extend(gateway.troubles.iter().map(|trouble| format!("{:<12}{trouble}", "warning")));
+        if gateway.networks > 0 {
+            let count = gateway.networks;
+            lines.push(format!(
+                "{:<12}{count} of these are networks: of too many hosts, or of some not seen for long",
+                ""
+            ));
+        }
         if gateway.uncounted > 0 {
             let count = gateway.uncounted;
             lines.push(format!("{:<12}{count} attempts of LAN hosts are in the totals alone: too many sources", ""));

@@ -7,17 +7,19 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
-use portreeve_abi::{SubjectCount, SubjectKey, Tally, Total};
+use portreeve_abi::{LanMove, LanSource, SubjectCount, SubjectKey, Tally, Total};
 
 use super::guard::Guard;
-use super::{KernelError, sys};
+use super::{KernelError, forget, sys};
 
 /// Counters of another layout.
 #[derive(Debug, Default)]
 struct Counters {
     totals: Tally,
     subjects: Vec<(SubjectKey, SubjectCount)>,
+    sources: std::collections::HashMap<LanSource, SubjectCount>,
 }
 
 impl Guard {
@@ -66,7 +68,7 @@ impl Guard {
             let sum = before.map_or(*more, |before| added(&before, more));
             subjects.insert(key, sum, 0).map_err(|source| KernelError::map(SUBJECTS, source))?;
         }
-        Ok(())
+        self.keep_sources(&counters.sources)
     }
 
     /// The totals taken over from other layouts.
@@ -113,16 +115,44 @@ fn counters(folder: &Path) -> Counters {
             Err(error) => warn(&error),
         }
     }
-    for name in ["PR_SUBJECTS", "PR_OLD_SUBJECTS"] {
-        let map = pinned(name).map_err(io::Error::other);
-        let map = map.and_then(|map| HashMap::try_from(Map::HashMap(map)).map_err(io::Error::other));
-        match map.and_then(|map| map.iter().collect::<Result<Vec<_>, _>>().map_err(io::Error::other)) {
+    for (name, since_1) in [("PR_SUBJECTS", true), ("PR_OLD_SUBJECTS", false)] {
+        match entries(pinned(name)) {
             Ok(subjects) => counters.subjects.extend(subjects),
-            Err(_) if name == "PR_OLD_SUBJECTS" => {}
-            Err(error) => warn(&error),
+            Err(error) if since_1 => warn(&error),
+            Err(_) => {}
         }
     }
+    counters.sources = sources(folder).unwrap_or_else(|error| {
+        warn(&error);
+        std::collections::HashMap::default()
+    });
     counters
+}
+
+/// Those of LAN hosts. Layout 4 was the first to have them, and took none out.
+fn sources(folder: &Path) -> io::Result<std::collections::HashMap<LanSource, SubjectCount>> {
+    let pinned = |name: &str| {
+        let path = folder.join(name);
+        path.exists().then(|| MapData::from_pin(path).map_err(io::Error::other)).transpose()
+    };
+    let counts = |name: &str| -> io::Result<std::collections::HashMap<_, _>> {
+        let found = pinned(name)?.map(|map| entries(Ok(map))).transpose()?;
+        Ok(found.unwrap_or_default().into_iter().collect())
+    };
+    let moved = match pinned("PR_LAN_MOVE")? {
+        Some(map) => {
+            let map: Array<_, LanMove> = Map::Array(map).try_into().map_err(io::Error::other)?;
+            map.get(&0, 0).map_err(io::Error::other)?
+        }
+        None => LanMove::default(),
+    };
+    Ok(forget::settled(counts("PR_LAN_SOURCES")?, counts("PR_OLD_SOURCES")?, &moved))
+}
+
+fn entries<K: Pod, V: Pod>(map: Result<MapData, aya::maps::MapError>) -> io::Result<Vec<(K, V)>> {
+    let map = map.map_err(io::Error::other)?;
+    let map: HashMap<_, K, V> = Map::HashMap(map).try_into().map_err(io::Error::other)?;
+    map.iter().collect::<Result<_, _>>().map_err(io::Error::other)
 }
 
 fn totals(map: MapData, per_cpu: bool) -> io::Result<Vec<u64>> {

@@ -18,7 +18,7 @@ use aya::programs::{
 };
 use aya::{Ebpf, EbpfLoader, Pod};
 use portreeve_abi::{
-    ABI_VERSION, ExeId, ExecRecord, GuardedCgroup, LanSource, Learned, MAPS, Map, PROGRAM_CONNECT4, PROGRAM_CONNECT6,
+    ABI_VERSION, ExeId, ExecRecord, GuardedCgroup, Learned, MAPS, Map, PROGRAM_CONNECT4, PROGRAM_CONNECT6,
     PROGRAM_EXISTING, PROGRAM_FRAME, PROGRAM_FRAME_IN, PROGRAM_FRAME_IP, PROGRAM_FRAME_IP_IN, PROGRAM_FRAME_LOOK,
     PROGRAM_FRAME_NO, PROGRAM_LAN, PROGRAM_LAN_COUNT, PROGRAM_LAN_IP, PROGRAM_LAN_JUDGE, PROGRAM_LAN_LOOK,
     PROGRAM_LAN_REFUSE, PROGRAM_LEARN, PROGRAM_PACKET, PROGRAM_PACKET_NO, PROGRAM_SETSOCKOPT, SOCKETS_VERSION,
@@ -250,16 +250,6 @@ impl Guard {
             counted.entry(key).and_modify(|sum| *sum = added(sum, &count)).or_insert(count);
         }
         Ok(counted.into_iter().collect())
-    }
-
-    /// The counters of every LAN host, and of every network where there were too many of them.
-    ///
-    /// # Errors
-    ///
-    /// Those of the map.
-    pub fn lan_sources(&mut self) -> Result<Vec<(LanSource, SubjectCount)>, KernelError> {
-        let map: HashMap<_, LanSource, SubjectCount> = self.hash("PR_LAN_SOURCES")?;
-        map.iter().collect::<Result<_, _>>().map_err(|source| KernelError::map("PR_LAN_SOURCES", source))
     }
 
     pub(super) fn array<V: Pod>(&mut self, name: &'static str) -> Result<Array<&mut MapData, V>, KernelError> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use portreeve_abi::{LAN_DROP, LAN_PROHIBITED, LAN_RESET};
@@ -27,6 +28,8 @@ pub struct Gateway {
     pub local_submission: bool,
     /// How many sources are counted one by one.
     pub sources: u32,
+    /// How long a source that does not try keeps its own count.
+    pub forget: Duration,
     /// The rules, in order: the first that matches decides.
     pub rules: Vec<LanRule>,
     /// Hosts by name.
@@ -50,6 +53,7 @@ impl Default for Gateway {
             refuse_with: Answer::Reset,
             local_submission: true,
             sources: 10_000,
+            forget: Duration::from_secs(3600),
             rules: Vec::new(),
             hosts: Vec::new(),
             leases: Vec::new(),

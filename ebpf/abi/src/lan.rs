@@ -1,6 +1,6 @@
 //! The gateway guard: its part of the compiled policy, and what is counted and remembered of LAN hosts.
 
-use crate::RuleSet;
+use crate::{RuleSet, SubjectCount};
 
 /// [`LanHeader::flags`]: the policy guards LAN interfaces.
 pub const LAN_ON: u32 = 1;
@@ -86,11 +86,49 @@ pub struct LanSource {
     pub vlan: u32,
     /// The source's MAC address; zero where there is none, and for a network.
     pub mac: [u8; 6],
-    /// The length of the prefix that the sources of a network have in common; 128 for a single host.
+    /// The length of the prefix that the sources of a network have in common; 128 for a single host. With
+    /// [`LAN_BESIDE`] it is a second entry of the same source.
     pub prefix: u16,
 }
 
 const _: () = assert!(size_of::<LanSource>() == 32);
+
+/// [`LanSource::prefix`]: this entry counts what came while the other one was being taken out.
+pub const LAN_BESIDE: u16 = 0x100;
+
+/// Index of the number of hosts that the programs have ever made an entry for.
+pub const LAN_COME: u32 = 0;
+/// Index of the number of those that the agent has taken out again.
+pub const LAN_GONE: u32 = 1;
+
+/// How many entries may be taken out together.
+pub const LAN_LEAVING: u32 = 1024;
+
+/// [`LanMove::of`]: nothing is being moved.
+pub const MOVE_NONE: u32 = 0;
+/// [`LanMove::of`]: from the table that the programs count in.
+pub const MOVE_COUNTED: u32 = 1;
+/// [`LanMove::of`]: from the table of those that were taken out before.
+pub const MOVE_KEPT: u32 = 2;
+
+/// A count on its way from one entry to another. It says what is to be, not what is to be added: who finds it can do all
+/// of it again.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LanMove {
+    /// `MOVE_NONE`, `MOVE_COUNTED` or `MOVE_KEPT`.
+    pub of: u32,
+    /// Zero.
+    pub _pad: u32,
+    /// The entry that goes.
+    pub from: LanSource,
+    /// The entry, of those that were taken out, which its count is added to.
+    pub to: LanSource,
+    /// What that one's count is then.
+    pub sum: SubjectCount,
+}
+
+const _: () = assert!(size_of::<LanMove>() == 120);
 
 /// Value of the LAN's connections that pass. What belongs to one and comes from elsewhere, or is judged by another policy,
 /// is judged anew.
@@ -123,4 +161,4 @@ pub struct OwnAddress {
     pub address: [u8; 16],
 }
 
-crate::pod!(LanHeader, MacKey, LanSource, LanFlow, OwnAddress);
+crate::pod!(LanHeader, MacKey, LanSource, LanMove, LanFlow, OwnAddress);

@@ -26,8 +26,9 @@ pub use event::{
 pub use flow::{Connection, Existing, FlowKey, PASS_LAN, Pass, PassKey, SocketState, Standing};
 pub use identity::{ExeId, ExecRecord, Learned, TICK};
 pub use lan::{
-    LAN_BRIDGED, LAN_DROP, LAN_ON, LAN_PROHIBITED, LAN_RESET, LAN_SUBMISSION, LanDimension, LanFlow, LanHeader,
-    LanSource, MacKey, OwnAddress,
+    LAN_BESIDE, LAN_BRIDGED, LAN_COME, LAN_DROP, LAN_GONE, LAN_LEAVING, LAN_ON, LAN_PROHIBITED, LAN_RESET,
+    LAN_SUBMISSION, LanDimension, LanFlow, LanHeader, LanMove, LanSource, MOVE_COUNTED, MOVE_KEPT, MOVE_NONE, MacKey,
+    OwnAddress,
 };
 pub use names::{
     MAPS, Map, PROGRAM_BPF, PROGRAM_CONNECT4, PROGRAM_CONNECT6, PROGRAM_EXEC, PROGRAM_EXISTING, PROGRAM_EXIT,

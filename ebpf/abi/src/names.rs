@@ -75,7 +75,7 @@ const fn of_sockets(name: &'static str, entries: u32, entry_bytes: u32) -> Map {
 }
 
 /// Every map, with what happens when it is full in the comment beside it.
-pub const MAPS: [Map; 37] = [
+pub const MAPS: [Map; 40] = [
     // One entry; the agent alone writes it.
     map("PR_ACTIVE", 1, 8),
     // Two slots, the agent alone writes them.
@@ -128,8 +128,15 @@ pub const MAPS: [Map; 37] = [
     // Written by the gateway's programs; when full, further sources are counted by their networks, and when those are
     // full too, in the totals alone, which is counted.
     map("PR_LAN_SOURCES", 16_384, 32 + 48),
-    // One entry: how many sources there are.
-    map("PR_LAN_KNOWN", 1, 8),
+    // Two numbers: how many hosts have come, which the programs count, and how many have gone, which the agent does.
+    map("PR_LAN_KNOWN", 2, 8),
+    // The sources that are being taken out, at the most so many at once; the agent alone writes them.
+    map("PR_LAN_LEAVING", 1024, 32 + 4),
+    // One entry: what is being moved.
+    map("PR_LAN_MOVE", 1, 120),
+    // Counters of sources that were taken out, and those taken over from another layout: written and read by the agent
+    // alone; when full, they are counted together.
+    map("PR_OLD_SOURCES", 16_384, 32 + 48),
     // Written by the gateway's programs, the least recently used go: what is left of their connections is counted once
     // more.
     map("PR_LAN_FLOWS", 8192, 36 + 32),

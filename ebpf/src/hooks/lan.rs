@@ -117,7 +117,7 @@ pub(crate) fn judge(skb: *mut __sk_buff) -> Fate {
     look_closer(skb, &found, seen);
     seen.decision = judge_lan(&tables, &seen.packet);
     let passes = seen.decision.passes();
-    if passes && seen.packet.clear && !is_new(skb, &found, seen) {
+    if passes && !(if seen.packet.clear { is_new(skb, &found, seen) } else { is_first(skb, device) }) {
         return Fate::Passes;
     }
     if !passes && kind == OTHERHOST && !is_bridged(device) {
@@ -235,6 +235,25 @@ fn is_new(skb: *mut __sk_buff, found: &Found, seen: &LanSeen) -> bool {
     };
     let _full = PR_LAN_FLOWS.insert(key, flow, 0);
     is_new
+}
+
+/// Whether an unclear frame that passes is seen here for the first time: a bridge's port has marked it for the bridge. It
+/// names no connection to know it again by. Nothing passes by the mark: whoever forges one is not counted where nobody is
+/// refused.
+#[inline(always)]
+fn is_first(skb: *mut __sk_buff, device: u32) -> bool {
+    /// Anything but 0, which is what a frame that comes in has.
+    const COUNTED: u32 = 0x7072;
+    let is_port = is_bridged(device);
+    // SAFETY: a valid context; a load of a word.
+    let is_first = is_port || unsafe { (&raw const (*skb).tc_index).read_volatile() } != COUNTED;
+    if is_port || !is_first {
+        // Off again where the way through the bridge ends.
+        let mark = if is_port { COUNTED } else { 0 };
+        // SAFETY: a valid context; a store of a word.
+        unsafe { (&raw mut (*skb).tc_index).write_volatile(mark) };
+    }
+    is_first
 }
 
 /// Answers a segment that was refused, back out of the device that it came in by. False where it cannot be answered, or

@@ -143,7 +143,11 @@ pub(crate) fn frame(skb: *mut __sk_buff) -> bool {
     if sock.is_null() || Sender::of(sock) == Sender::Other {
         // SAFETY: a valid context.
         let came_by = unsafe { (*skb).ingress_ifindex };
-        let let_alone = found.clear && maps::lan_lets_alone(generation, found.tcp.dport, came_by);
+        let let_alone = if found.clear {
+            maps::lan_lets_alone(generation, found.tcp.dport, came_by)
+        } else {
+            maps::lan_observes(generation, came_by)
+        };
         return let_alone || kernels_last_word(skb, &found) || forwarded(skb, &found, came_by);
     }
     // SAFETY: not null.

@@ -36,6 +36,7 @@ pub(super) const PACKAGES: &[&str] = &[
     "sed",
     "strace",
     "util-linux",
+    "wireguard-tools",
     "xfsprogs",
 ];
 

@@ -12,10 +12,22 @@ use super::super::gateway::{Answer, Gateway, LanRule, MOST_SOURCES, NamedHost, p
 use super::super::model::Mode;
 use super::reader::Reader;
 use super::rule::{networks, rule_name};
+use super::units::duration;
 use crate::host::Mac;
 
-pub(super) const KEYS: &[&str] =
-    &["lan", "mode", "ports", "refuse_with", "local_submission", "sources", "leases", "reverse_dns", "allow", "host"];
+pub(super) const KEYS: &[&str] = &[
+    "lan",
+    "mode",
+    "ports",
+    "refuse_with",
+    "local_submission",
+    "sources",
+    "forget",
+    "leases",
+    "reverse_dns",
+    "allow",
+    "host",
+];
 pub(super) const ALLOW_KEYS: &[&str] = &["name", "description", "from", "mac", "to", "ports", "vlan"];
 pub(super) const HOST_KEYS: &[&str] = &["name", "mac", "address"];
 
@@ -52,6 +64,7 @@ pub(super) fn gateway(reader: &mut Reader<'_>, span: Range<usize>, table: &DeTab
                 let number = reader.integer(name, value, bounds, "the kernel's table has no room for more");
                 gateway.sources = number.and_then(|number| u32::try_from(number).ok()).unwrap_or(gateway.sources);
             }
+            "forget" => gateway.forget = duration(reader, name, value).unwrap_or(gateway.forget),
             "leases" => gateway.leases = leases(reader, name, value),
             "reverse_dns" => gateway.reverse_dns = addresses(reader, name, value),
             "allow" => gateway.rules = tables(reader, name, value, allow),

@@ -232,6 +232,8 @@ fn every_mistake_is_shown_where_it_stands() {
         assert!(found.iter().any(|found| found == line), "{line}\n{found:#?}");
     }
     assert!(findings("[gateway]\nmode = \"enforce\"\n").iter().any(|found| found == "1:1 [gateway] has no \"lan\""));
+    let found = findings("[gateway]\nlan = \"lan0\"\nforget = 60\n");
+    assert_eq!(found, ["3:10 \"forget\" has no unit: 60"]);
 }
 
 #[test]

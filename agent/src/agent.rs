@@ -32,6 +32,7 @@ use crate::clock::Clock;
 use crate::instance::Instance;
 use crate::kernel::{Guard, mounts};
 use crate::policy::{self, Compiled, Diagnostic, Loaded, Policy, Resolved, SystemHost};
+use crate::relay::Relay;
 
 pub use alerts::{Alerts, AlertsStatus, BySeverity, Order};
 pub use explain::Explanation;
@@ -56,6 +57,7 @@ pub struct Agent {
     judging: Judging,
     follow_up: FollowUp,
     hosts: Hosts,
+    relay: Relay,
     forgetting: Forgetting,
     policy_path: PathBuf,
     /// The sub-tree of the command line, in place of the policy's.
@@ -121,16 +123,18 @@ impl Agent {
         let files = loaded.files.clone();
         let (policy, digest, warnings) = usable(loaded)?;
         let cgroup = guarded(&policy)?;
-        let guard =
+        let mut guard =
             Guard::load(&options.instance.name, &cgroup, options.map_version).map_err(|error| error.to_string())?;
+        let door = guard.door().map_err(|error| error.to_string())?;
         let mut agent = Self {
             guard,
             recorder: Recorder::default(),
-            attempts: Store::open(&options.instance.state),
+            attempts: Store::open(&options.instance.state, "attempts"),
             alerts: Alerts::new(&options.instance.state, Self::keep(&policy), policy.detect.quiet),
             judging: Judging::open(&options.instance.state, policy.detect.clone()),
             follow_up: FollowUp::default(),
             hosts: Hosts::default(),
+            relay: Relay::new(&options.instance.state, Some(door)),
             forgetting: Forgetting::default(),
             instance: options.instance.clone(),
             policy_path: options.config.clone(),
@@ -236,6 +240,7 @@ impl Agent {
         self.alerts.settings(Self::keep(&self.in_force.policy), self.in_force.policy.detect.quiet);
         self.look_after_devices();
         self.follow_hosts();
+        self.relay.settings(self.in_force.policy.relay.as_ref());
         if self.in_force.policy.alert != sinks_before {
             self.start_sinks();
         }
@@ -275,6 +280,7 @@ impl Agent {
                 compiled.lan.header.mode = compiled.header.mode;
             }
         }
+        self.relay.name_rules(generation, &compiled.rule_names);
         let names = RuleNames { host: compiled.rule_names.clone(), lan: compiled.lan.rule_names.clone() };
         self.recorder.policy(generation, names);
         self.guard.apply(&compiled).map_err(|error| error.to_string())?;
@@ -309,6 +315,12 @@ impl Agent {
     #[must_use]
     pub fn attempts(&self) -> &Store {
         &self.attempts
+    }
+
+    /// The relay.
+    #[must_use]
+    pub fn relay(&self) -> &Relay {
+        &self.relay
     }
 
     /// Records an event of the kernel.

@@ -2,9 +2,19 @@
 
 mod observe;
 mod record;
-mod store;
 
 pub(crate) use record::text;
 pub(crate) use record::verdict_word;
 pub use record::{Attempt, Parent, Recorder, RuleNames};
-pub use store::{KEPT, Store};
+
+pub use crate::journal::KEPT;
+use crate::journal::{Journal, Timed};
+
+/// The attempts.
+pub type Store = Journal<Attempt>;
+
+impl Timed for Attempt {
+    fn time(&self) -> jiff::Timestamp {
+        self.time
+    }
+}

@@ -10,6 +10,7 @@ mod detach;
 mod detect;
 mod doctor;
 mod explain;
+mod mail;
 mod mode;
 mod reload;
 mod run;
@@ -76,6 +77,7 @@ enum Command {
     Status(status::Args),
     Alerts(alerts::Args),
     Attempts(attempts::Args),
+    Mail(mail::Args),
     Subjects(subjects::Args),
     Check(check::Args),
     Explain(explain::Args),
@@ -103,6 +105,7 @@ pub fn main() -> ExitCode {
         Command::Alerts(args) => args.state_dir.clone(),
         Command::Status(_)
         | Command::Attempts(_)
+        | Command::Mail(_)
         | Command::Allow(_)
         | Command::Detect(_)
         | Command::Subjects(_)
@@ -128,6 +131,7 @@ fn dispatch(command: Command, instance: Instance) -> Outcome {
         Command::Status(args) => status::run(&args, &instance),
         Command::Alerts(args) => alerts::run(&args, &instance),
         Command::Attempts(args) => attempts::run(&args, &instance),
+        Command::Mail(args) => mail::run(&args, &instance),
         Command::Subjects(args) => subjects::run(&args, &instance),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args, &instance),

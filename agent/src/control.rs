@@ -30,6 +30,13 @@ pub enum Request {
         /// Go on with those to come.
         follow: bool,
     },
+    /// The messages that have come by the relay.
+    Mail {
+        /// Only those since.
+        since: Option<Timestamp>,
+        /// Go on with those to come.
+        follow: bool,
+    },
     /// The kernel's counters, subject by subject.
     Subjects,
     /// What the verdict would be, and why.
@@ -96,6 +103,7 @@ impl Request {
             Self::Status
             | Self::Subjects
             | Self::Attempts { .. }
+            | Self::Mail { .. }
             | Self::Alerts { .. }
             | Self::Alert { .. }
             | Self::Explain(_) => false,
@@ -170,6 +178,6 @@ pub struct Failure {
 /// Told to a follower that was too slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lost {
-    /// How many attempts, or alerts, it did not get.
+    /// How many attempts, alerts or messages it did not get.
     pub lost: u64,
 }

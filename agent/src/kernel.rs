@@ -5,6 +5,7 @@ pub mod btf;
 mod carry;
 mod clsact;
 mod devices;
+pub mod door;
 mod existing;
 mod forget;
 pub mod frames;

@@ -10,5 +10,6 @@ pub(crate) mod learn;
 pub(crate) mod packet;
 mod plain;
 pub(crate) mod refusal;
+pub(crate) mod relay;
 pub(crate) mod setsockopt;
 pub(crate) mod witness;

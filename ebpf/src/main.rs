@@ -28,17 +28,18 @@ mod task;
 mod entry {
     use aya_ebpf::cty::c_void;
     use aya_ebpf::macros::{
-        cgroup_skb, cgroup_sock_addr, cgroup_sockopt, classifier, fexit, lsm, raw_tracepoint, socket_filter,
+        cgroup_skb, cgroup_sock_addr, cgroup_sockopt, classifier, fexit, lsm, raw_tracepoint, sock_ops, socket_filter,
     };
     use aya_ebpf::programs::{
-        FExitContext, LsmContext, RawTracePointContext, SkBuffContext, SockAddrContext, SockoptContext, TcContext,
+        FExitContext, LsmContext, RawTracePointContext, SkBuffContext, SockAddrContext, SockOpsContext, SockoptContext,
+        TcContext,
     };
 
     use portreeve_abi::Hook;
 
     use crate::count;
     use crate::hooks::lan::{self, Fate};
-    use crate::hooks::{connect, exec, existing, learn, packet, refusal, setsockopt, witness};
+    use crate::hooks::{connect, exec, existing, learn, packet, refusal, relay, setsockopt, witness};
     use crate::maps::{PR_NEXT_FRAME, PR_NEXT_LAN, PR_NEXT_PACKET};
 
     /// `TCX_NEXT` and `TC_ACT_UNSPEC`: the next program's turn. `TC_ACT_SHOT`: dropped (include/uapi/linux/{bpf,pkt_cls}.h).
@@ -64,6 +65,27 @@ mod entry {
     #[cgroup_sock_addr(connect6)]
     pub(crate) fn pr_connect6(ctx: SockAddrContext) -> i32 {
         connect::connect6(&ctx)
+    }
+
+    /// A `getpeername()` of an IPv4 socket. Since Linux 5.8.
+    #[cgroup_sock_addr(getpeername4)]
+    pub(crate) fn pr_peername4(ctx: SockAddrContext) -> i32 {
+        relay::peername(&ctx, Hook::Connect4);
+        1
+    }
+
+    /// A `getpeername()` of an IPv6 socket.
+    #[cgroup_sock_addr(getpeername6)]
+    pub(crate) fn pr_peername6(ctx: SockAddrContext) -> i32 {
+        relay::peername(&ctx, Hook::Connect6);
+        1
+    }
+
+    /// What happens to a TCP socket. Since Linux 4.13.
+    #[sock_ops]
+    pub(crate) fn pr_sockops(ctx: SockOpsContext) -> u32 {
+        relay::announce(ctx.ops);
+        1
     }
 
     /// Every packet of a socket. Since Linux 4.10.

@@ -6,9 +6,9 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use portreeve_abi::{
-    ActivePolicy, CgroupKey, CgroupNode, DestKey, ExeKey, ExecRecord, FlowKey, IdKey, LAN_LEAVING, LAN_ON, LanFlow,
-    LanHeader, LanMove, LanSource, Learned, MODE_OBSERVE, MacKey, OwnAddress, PORT_WORDS, Pass, PassKey, PolicyHeader,
-    PortKey, RuleSet, SocketState, SubjectCount, SubjectKey, Total,
+    ActivePolicy, Brought, BroughtKey, CgroupKey, CgroupNode, DestKey, ExeKey, ExecRecord, FlowKey, IdKey, LAN_LEAVING,
+    LAN_ON, LanFlow, LanHeader, LanMove, LanSource, Learned, MODE_OBSERVE, MacKey, OwnAddress, PORT_WORDS, Pass,
+    PassKey, PolicyHeader, PortKey, RuleSet, SocketState, SubjectCount, SubjectKey, Total,
 };
 use portreeve_decide::{LanTables, Tables};
 
@@ -49,6 +49,11 @@ pub(crate) static PR_VERDICTS: SkStorage<SocketState> = SkStorage::new();
 pub(crate) static PR_PASSES: LruHashMap<PassKey, Pass> = LruHashMap::with_max_entries(4096, 0);
 #[map]
 pub(crate) static PR_FLOWS: LruHashMap<FlowKey, Pass> = LruHashMap::with_max_entries(16_384, 0);
+
+#[btf_map]
+pub(crate) static PR_BROUGHT: SkStorage<Brought> = SkStorage::new();
+#[map]
+pub(crate) static PR_ARRIVING: LruHashMap<BroughtKey, Brought> = LruHashMap::with_max_entries(4096, 0);
 
 #[map]
 static PR_OLD_TOTALS: Array<u64> = Array::with_max_entries(Total::COUNT, 0);

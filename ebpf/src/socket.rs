@@ -1,11 +1,11 @@
 //! What a socket is to the guard: its verdict, kept in the socket itself, and what the kernel's structures say of it.
 
 use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
-use aya_ebpf::helpers::generated::bpf_sk_storage_get;
-use portreeve_abi::{SocketState, Standing};
+use aya_ebpf::helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get};
+use portreeve_abi::{Brought, SocketState, Standing};
 use portreeve_decide::packet::{TCP_ACK, TCP_RST, TCP_SYN};
 
-use crate::maps::PR_VERDICTS;
+use crate::maps::{PR_BROUGHT, PR_VERDICTS};
 use crate::offsets::offset;
 use crate::read::{self, Address};
 
@@ -134,6 +134,7 @@ impl Socket {
 pub(crate) const NONE: u32 = 0;
 /// In [`standing`]: it may send.
 pub(crate) const PASSES: u32 = Standing::Passes as u32;
+const RELAY: u32 = Standing::Relay as u32;
 /// In [`standing`]: it has been refused, and that is counted.
 pub(crate) const REFUSED: u32 = Standing::Refused as u32;
 
@@ -142,7 +143,11 @@ pub(crate) const REFUSED: u32 = Standing::Refused as u32;
 pub(crate) fn standing<T>(sock: *mut T) -> u32 {
     let state = state(sock);
     // SAFETY: not null, so the socket's own value.
-    if state.is_null() { NONE } else { unsafe { (*state).standing } }
+    match if state.is_null() { NONE } else { unsafe { (*state).standing } } {
+        // The relay's own stays so where no connect program asks: outside the guarded cgroup.
+        RELAY => PASSES,
+        standing => standing,
+    }
 }
 
 /// What is kept in a socket, if anything is.
@@ -180,9 +185,50 @@ pub(crate) fn forget_past(sock: *mut bpf_sock) -> bool {
     if !state.is_null() {
         // SAFETY: as above.
         unsafe { (&raw mut (*state).standing).write_volatile(Standing::Used as u32) };
+        // Nor is it on its way to the relay any more. That there may be nothing to delete is no error.
+        // SAFETY: the verifier vouches for the socket.
+        let _none = unsafe { bpf_sk_storage_delete(brought(), sock.cast()) };
         return true;
     }
     !Socket::of(sock).is_child() || keep(sock, Standing::Used)
+}
+
+/// Takes a connection of the relay's own for one, once: then it passes like an allowed one. True when it is that.
+#[inline(always)]
+pub(crate) fn is_relays_own(sock: *mut bpf_sock) -> bool {
+    let state = state(sock);
+    if state.is_null() {
+        return false;
+    }
+    // SAFETY: not null, so the socket's own value. A load and a store of a word.
+    unsafe {
+        if (&raw const (*state).standing).read_volatile() != Standing::Relay as u32 {
+            return false;
+        }
+        (&raw mut (*state).standing).write_volatile(Standing::Passes as u32);
+    }
+    true
+}
+
+/// Where a connection was to go that is on its way to the relay; null when it is not.
+#[inline(always)]
+pub(crate) fn brought_by<T>(sock: *mut T) -> *mut Brought {
+    // SAFETY: the verifier vouches for the socket; without the flag nothing is made.
+    unsafe { bpf_sk_storage_get(brought(), sock.cast(), core::ptr::null_mut(), 0) }.cast()
+}
+
+/// Makes room for that in the socket, all zeros; null when the kernel has no memory for it.
+#[inline(always)]
+pub(crate) fn bring<T>(sock: *mut T) -> *mut Brought {
+    let flags = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
+    // SAFETY: the verifier vouches for the socket. What was there has been deleted.
+    unsafe { bpf_sk_storage_get(brought(), sock.cast(), core::ptr::null_mut(), flags) }.cast()
+}
+
+/// The map's address, as the helpers want it.
+#[inline(always)]
+fn brought() -> *mut aya_ebpf::cty::c_void {
+    core::ptr::from_ref(&PR_BROUGHT).cast_mut().cast()
 }
 
 /// The map's address, as the helpers want it.

@@ -21,6 +21,7 @@ mod kernel;
 mod latency;
 mod machine;
 mod packets;
+mod relay;
 mod worker;
 
 fn main() -> ExitCode {
@@ -40,6 +41,12 @@ fn main() -> ExitCode {
             machine::introduce();
             machine::pin(0, machine::last_cpu());
             gateway::measure();
+            ExitCode::SUCCESS
+        }
+        ["relay"] => {
+            lab::require_root();
+            machine::introduce();
+            relay::measure();
             ExitCode::SUCCESS
         }
         ["detect"] => detect::measure(false),

@@ -40,7 +40,7 @@ pub use host::Host;
 pub use lab::{Lab, require_root};
 pub use probe::{Probe, Segment, connects_from};
 pub use program::{Outcome, Program, Running};
-pub use receiver::{HttpsServer, Journald, Rsyslogd};
+pub use receiver::{HttpsServer, Journald, Rsyslogd, certificates};
 pub use root::Root;
 pub use scene::Scene;
 pub use sink::{Message, Sink};

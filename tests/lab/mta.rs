@@ -9,7 +9,7 @@
 
 mod config;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -103,10 +103,27 @@ impl<'a> Mta<'a> {
     #[track_caller]
     #[must_use]
     pub fn start(lab: &Lab, package: Package, host: &'a Host, cgroup: &'a Cgroup, relay: IpAddr) -> Self {
+        Self::start_to(lab, package, host, cgroup, SocketAddr::new(relay, 25), "")
+    }
+
+    /// As [`Self::start`], with another port of the relay; for Postfix with more lines of main.cf.
+    ///
+    /// # Panics
+    /// When it cannot be downloaded, or does not come up: with all it said.
+    #[track_caller]
+    #[must_use]
+    pub fn start_to(
+        lab: &Lab,
+        package: Package,
+        host: &'a Host,
+        cgroup: &'a Cgroup,
+        relay: SocketAddr,
+        more: &str,
+    ) -> Self {
         let root = Root::new(lab, package.name(), &[package.name()]);
         config::users(&root);
         config::prepare(package, &root);
-        config::relay_to(package, &root, relay);
+        config::relay_to(package, &root, relay, more);
         let mut mta = Self { host, cgroup, log: lab.scratch("mta-log"), daemon: None, package, root };
         mta.launch();
         mta

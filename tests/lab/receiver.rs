@@ -4,6 +4,6 @@ mod https;
 mod journald;
 mod rsyslogd;
 
-pub use https::HttpsServer;
+pub use https::{HttpsServer, certificates};
 pub use journald::Journald;
 pub use rsyslogd::Rsyslogd;

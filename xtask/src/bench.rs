@@ -20,6 +20,7 @@ use crate::{
     after_help = "Example:\n  cargo xtask bench guard     connect() with the guard on and off, a flood, and the time to a line\n  cargo \
                   xtask bench packets   what packets and socket options pay that are none of the guard's business\n  cargo \
                   xtask bench gateway   what a gateway pays for what it forwards, and a flood of refused attempts\n  cargo \
+                  xtask bench relay     what mail pays that takes the relay, beside a plain TCP proxy\n  cargo \
                   xtask bench detect    how good the detector is on made-up traces, beside the counters in use today"
 )]
 pub(crate) struct Args {
@@ -44,6 +45,8 @@ pub(crate) enum Subject {
     Packets,
     /// Forwarded traffic of LAN hosts.
     Gateway,
+    /// The relay, beside a plain TCP proxy.
+    Relay,
     /// The detector, on made-up traces; needs neither root nor packages.
     Detect,
 }
@@ -54,6 +57,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Subject::Guard => &[],
         Subject::Packets => &["packets"],
         Subject::Gateway => &["gateway"],
+        Subject::Relay => &["relay"],
     };
     if args.write.is_some() || args.tune {
         bail!("--write and --tune are for `bench detect`");

@@ -53,6 +53,12 @@ pub(crate) enum Target {
     Event,
     /// The readers of traces, and the detector on what they make of them.
     Trace,
+    /// The relay's reader of commands.
+    SmtpCommand,
+    /// Its reader of messages.
+    SmtpData,
+    /// Its reader of replies.
+    SmtpReply,
 }
 
 /// No input takes longer than some milliseconds.
@@ -69,6 +75,9 @@ impl Target {
             Self::Policy => "policy",
             Self::Event => "event",
             Self::Trace => "trace",
+            Self::SmtpCommand => "smtp_command",
+            Self::SmtpData => "smtp_data",
+            Self::SmtpReply => "smtp_reply",
         }
     }
 
@@ -77,7 +86,7 @@ impl Target {
         match self {
             Self::Packet => &["tests/fuzz/seeds/packet"],
             Self::Policy => &["config"],
-            Self::Event => &[],
+            Self::Event | Self::SmtpCommand | Self::SmtpData | Self::SmtpReply => &[],
             Self::Trace => &["tests/fuzz/seeds/trace"],
         }
     }

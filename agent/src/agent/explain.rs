@@ -215,6 +215,8 @@ fn because(explanation: &Explanation, reason: portreeve_abi::Reason) -> String {
         Reason::NoVerdict | Reason::Forwarded | Reason::Unclear | Reason::RawSender | Reason::NoMemory => {
             "of a packet, not of a connection".to_owned()
         }
+        Reason::Relayed => format!("rule \"{rule}\" matches in every dimension; it goes by way of the relay"),
+        Reason::NoRelay => format!("rule \"{rule}\" sends it through the relay, which does not listen"),
         Reason::OtherMac | Reason::OtherVlan => "of a LAN host's packet".to_owned(),
         Reason::Tainted => format!("rule \"{rule}\" matches, but the process is tainted and refuse_tainted is on"),
         Reason::AuditRule => format!("only the rule \"{rule}\" matches, and that one only observes"),

@@ -107,6 +107,8 @@ fn because(explanation: &Explanation, reason: Reason) -> String {
         | Reason::Forwarded
         | Reason::Unclear
         | Reason::RawSender
+        | Reason::Relayed
+        | Reason::NoRelay
         | Reason::NoMemory => "no policy is in force".to_owned(),
     }
 }

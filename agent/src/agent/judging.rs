@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn a_bot_is_found_over_restarts_with_a_state_and_over_a_kill_with_the_attempts_since() {
         let folder = tempfile::tempdir().unwrap();
-        let mut store = Store::open(folder.path());
+        let mut store = Store::open(folder.path(), "attempts");
         let open = || Judging::open(folder.path(), Settings::default());
         let mut first = open();
         for n in 0..2 {

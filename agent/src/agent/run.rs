@@ -156,12 +156,14 @@ async fn serve(options: &Options, agent: Agent) -> Result<(), String> {
         signal(SignalKind::terminate()).map_err(fail)?,
         signal(SignalKind::hangup()).map_err(fail)?,
     );
+    agent.bind_relay();
     if let Err(error) = rights::drop_unneeded() {
         tracing::warn!("rights that are not needed are kept: {error}");
     }
     // They have threads of their own, which must not have more rights.
     agent.start_alerts();
     agent.follow_hosts();
+    agent.relay.start();
     let agent = Rc::new(RefCell::new(agent));
     tokio::task::spawn_local(server::serve(listener, Rc::clone(&agent)));
     say(&banner(options, &mut agent.borrow_mut()));
@@ -207,6 +209,9 @@ async fn serve(options: &Options, agent: Agent) -> Result<(), String> {
             () = devices.next() => agent.borrow_mut().look_after_devices(),
         }
     }
+    // While it takes its leave, the agent goes on answering on its socket.
+    let draining = agent.borrow_mut().relay.drain();
+    draining.done().await;
     agent.borrow_mut().end_alerts();
     if let Err(error) = std::fs::remove_file(options.instance.socket()) {
         tracing::debug!("the control socket: {error}");
@@ -217,6 +222,13 @@ async fn serve(options: &Options, agent: Agent) -> Result<(), String> {
          Open the port: portreeve detach{instance}\n"
     ));
     Ok(())
+}
+
+impl Agent {
+    fn bind_relay(&mut self) {
+        let wanted = self.in_force.policy.relay.clone();
+        self.relay.bind(wanted.as_ref());
+    }
 }
 
 /// Takes events from the ring buffer, records and shows them.

@@ -16,7 +16,7 @@ use serde::Serialize;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::{Agent, Order};
 use crate::control::{Failure, GROUP, Lost, Request};
@@ -90,6 +90,7 @@ async fn converse(stream: UnixStream, agent: &RefCell<Agent>) -> io::Result<()> 
     }
     match request {
         Request::Attempts { since, follow } => attempts(&mut writer, agent, since, follow).await,
+        Request::Mail { since, follow } => mail(&mut writer, agent, since, follow).await,
         Request::Alerts { filter, follow } => alerts::list(&mut writer, agent, &filter, follow).await,
         Request::Alert { id } => alerts::show(&mut writer, agent, id).await,
         Request::AckAlert { id, note } => alerts::order(&mut writer, agent, id, Order::Acknowledge, uid, note).await,
@@ -145,13 +146,34 @@ async fn attempts(
     follow: bool,
 ) -> io::Result<()> {
     // Both at one moment, so that none is missed and none comes twice.
-    let (past, mut coming) = {
+    let (past, coming) = {
         let agent = agent.borrow();
         (agent.attempts().since(since), agent.attempts().follow())
     };
-    if !follow || since.is_some() {
-        for attempt in past {
-            send(writer, &*attempt).await?;
+    records(writer, past, coming, since.is_some(), follow).await
+}
+
+async fn mail(
+    writer: &mut (impl tokio::io::AsyncWrite + Unpin),
+    agent: &RefCell<Agent>,
+    since: Option<jiff::Timestamp>,
+    follow: bool,
+) -> io::Result<()> {
+    let (past, coming) = agent.borrow().relay().records(since);
+    records(writer, past, coming, since.is_some(), follow).await
+}
+
+/// What is on record, and what comes if it is followed; then the past only where it was asked for.
+async fn records<T: Serialize + Clone>(
+    writer: &mut (impl tokio::io::AsyncWrite + Unpin),
+    past: Vec<Arc<T>>,
+    mut coming: broadcast::Receiver<Arc<T>>,
+    since: bool,
+    follow: bool,
+) -> io::Result<()> {
+    if !follow || since {
+        for one in past {
+            send(writer, &*one).await?;
         }
     }
     if !follow {
@@ -159,7 +181,7 @@ async fn attempts(
     }
     loop {
         match coming.recv().await {
-            Ok(attempt) => send(writer, &*attempt).await?,
+            Ok(one) => send(writer, &*one).await?,
             Err(RecvError::Lagged(lost)) => send(writer, &Lost { lost }).await?,
             Err(RecvError::Closed) => return Ok(()),
         }

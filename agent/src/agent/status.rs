@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{Agent, Alarm, AlertsStatus};
 use crate::alert::SinkStatus;
 use crate::kernel::{Ended, OBJECT_SHA256};
+use crate::relay::RelayStatus;
 use crate::rights::{self, Rights};
 
 /// The answer to `portreeve status`.
@@ -50,6 +51,9 @@ pub struct Status {
     pub rights: Rights,
     /// What somebody has done against the guard, and what was done about it; the latest 64, the oldest first.
     pub alarms: Vec<Alarm>,
+    /// The relay, where the policy has a `[relay]`.
+    #[serde(default)]
+    pub relay: Option<RelayStatus>,
     /// The alerts.
     #[serde(default)]
     pub alerts: AlertsStatus,
@@ -171,6 +175,7 @@ impl Agent {
             counters: counters(&tally),
             subjects,
             gateway: self.gateway_status(&sources, at(Total::LanUncounted)),
+            relay: self.relay.status(),
             connections_ended: self.guard.ended(),
             lost: LostDetails {
                 shed: at(Total::Shed),

@@ -237,6 +237,8 @@ impl Attempt {
             "raw-sender" => format!("{} sender that would pass every packet hook", self.protocol),
             "other-mac" => "a rule allows the address, but not from this MAC address".to_owned(),
             "other-vlan" => "a rule allows the address, but not in this VLAN".to_owned(),
+            "relayed" => format!("rule \"{rule}\", by way of the relay"),
+            "no-relay" => format!("rule \"{rule}\" sends it through the relay, which does not listen"),
             "no-memory" => "the kernel had no memory to keep the verdict".to_owned(),
             other => other.to_owned(),
         }

@@ -1,5 +1,7 @@
 //! `portreeve status`
 
+mod relay;
+
 use std::time::{Duration, Instant};
 
 use clap::Args as ClapArgs;
@@ -112,6 +114,9 @@ fn text(status: &Status) -> String {
             let count = gateway.uncounted;
             lines.push(format!("{:<12}{count} attempts of LAN hosts are in the totals alone: too many sources", ""));
         }
+    }
+    if let Some(relay) = &status.relay {
+        lines.extend(relay::lines(relay));
     }
     let since = policy.since.strftime("%Y-%m-%dT%H:%M:%SZ");
     lines.push(format!("{:<12}{}, generation {}, since {since}", "policy", policy.file, policy.generation));

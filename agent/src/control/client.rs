@@ -50,7 +50,12 @@ impl Client {
                 ClientError::NotRunning(socket.to_owned())
             }
         })?;
-        let follows = matches!(request, Request::Attempts { follow: true, .. } | Request::Alerts { follow: true, .. });
+        let follows = matches!(
+            request,
+            Request::Attempts { follow: true, .. }
+                | Request::Alerts { follow: true, .. }
+                | Request::Mail { follow: true, .. }
+        );
         stream.set_read_timeout((!follows).then_some(PATIENCE)).map_err(ClientError::Broken)?;
         let mut line = serde_json::to_vec(request).map_err(|error| ClientError::Broken(error.into()))?;
         line.push(b'\n');

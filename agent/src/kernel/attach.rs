@@ -11,7 +11,7 @@ use aya::maps::{Map, ProgramArray};
 use portreeve_abi::{
     PROGRAM_CONNECT4, PROGRAM_CONNECT6, PROGRAM_EXEC, PROGRAM_EXIT, PROGRAM_FORK, PROGRAM_FRAME_LOOK, PROGRAM_FRAME_NO,
     PROGRAM_LAN_COUNT, PROGRAM_LAN_JUDGE, PROGRAM_LAN_LOOK, PROGRAM_LAN_REFUSE, PROGRAM_PACKET, PROGRAM_PACKET_NO,
-    PROGRAM_SETSOCKOPT,
+    PROGRAM_PEERNAME4, PROGRAM_PEERNAME6, PROGRAM_SETSOCKOPT, PROGRAM_SOCKOPS,
 };
 
 use super::guard::{Guard, program_fd};
@@ -23,6 +23,10 @@ pub(super) const CALLS: [(&str, &str); 3] =
     [("connect4", PROGRAM_CONNECT4), ("connect6", PROGRAM_CONNECT6), ("setsockopt", PROGRAM_SETSOCKOPT)];
 /// The program on the guarded cgroup that judges packets, likewise.
 pub(super) const PACKETS: (&str, &str) = ("packet", PROGRAM_PACKET);
+/// The programs on the guarded cgroup that bring connections to the relay, where the policy has such rules. Without one of
+/// them nothing goes out: what is not announced the relay puts off.
+pub(super) const RELAY: [(&str, &str); 3] =
+    [("sockops", PROGRAM_SOCKOPS), ("peername4", PROGRAM_PEERNAME4), ("peername6", PROGRAM_PEERNAME6)];
 /// The programs that watch execs; without them taints are not seen, and the rest works.
 pub(super) const WATCHES: [(&str, &str, &str); 3] = [
     ("exec", PROGRAM_EXEC, "sched_process_exec"),
@@ -97,6 +101,19 @@ impl Guard {
         fs::create_dir_all(&whole).map_err(|source| KernelError::Pin { path: whole, source })
     }
 
+    /// Puts the programs in place that bring connections to the relay, or lets them go.
+    pub(super) fn follow_relay(&mut self, wanted: bool) -> Result<(), KernelError> {
+        for (name, program) in RELAY {
+            if wanted {
+                self.attach_to_cgroup(name, program)?;
+            } else {
+                self.links.release(name);
+            }
+        }
+        self.relays = wanted;
+        Ok(())
+    }
+
     /// Whether the guard has been whole before this agent came.
     pub(super) fn was_whole(&self) -> bool {
         self.pins.join(WHOLE).exists()
@@ -156,6 +173,9 @@ impl Guard {
             "connect4" => Target::Connect4(root.as_fd()),
             "connect6" => Target::Connect6(root.as_fd()),
             "setsockopt" => Target::Setsockopt(root.as_fd()),
+            "sockops" => Target::SockOps(root.as_fd()),
+            "peername4" => Target::PeerName4(root.as_fd()),
+            "peername6" => Target::PeerName6(root.as_fd()),
             _ => Target::Egress(root.as_fd()),
         };
         let link = sys::link_create(program, target).map_err(|source| KernelError::Attach { hook: name, source })?;

@@ -13,16 +13,16 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::{
-    CgroupSkb, CgroupSockAddr, CgroupSockopt, Iter, RawTracePoint, SchedClassifier, SocketFilter, TestRun as _,
-    TestRunOptions,
+    CgroupSkb, CgroupSockAddr, CgroupSockopt, Iter, RawTracePoint, SchedClassifier, SockOps, SocketFilter,
+    TestRun as _, TestRunOptions,
 };
 use aya::{Ebpf, EbpfLoader, Pod};
 use portreeve_abi::{
     ABI_VERSION, ExeId, ExecRecord, GuardedCgroup, Learned, MAPS, Map, PROGRAM_CONNECT4, PROGRAM_CONNECT6,
     PROGRAM_EXISTING, PROGRAM_FRAME, PROGRAM_FRAME_IN, PROGRAM_FRAME_IP, PROGRAM_FRAME_IP_IN, PROGRAM_FRAME_LOOK,
     PROGRAM_FRAME_NO, PROGRAM_LAN, PROGRAM_LAN_COUNT, PROGRAM_LAN_IP, PROGRAM_LAN_JUDGE, PROGRAM_LAN_LOOK,
-    PROGRAM_LAN_REFUSE, PROGRAM_LEARN, PROGRAM_PACKET, PROGRAM_PACKET_NO, PROGRAM_SETSOCKOPT, SOCKETS_VERSION,
-    SubjectCount, SubjectKey, Tally, Total,
+    PROGRAM_LAN_REFUSE, PROGRAM_LEARN, PROGRAM_PACKET, PROGRAM_PACKET_NO, PROGRAM_PEERNAME4, PROGRAM_PEERNAME6,
+    PROGRAM_SETSOCKOPT, PROGRAM_SOCKOPS, SOCKETS_VERSION, SubjectCount, SubjectKey, Tally, Total,
 };
 
 use super::attach::{NEXT, PACKETS, WATCHES};
@@ -65,6 +65,8 @@ pub struct Guard {
     pub(super) frames: Frames,
     /// What became of connections that were there already.
     pub(super) ended: Ended,
+    /// Connections are brought to the relay.
+    pub(super) relays: bool,
     /// Once the programs are attached, a new policy is held against the connections that are there.
     pub(super) attached: bool,
 }
@@ -120,6 +122,7 @@ impl Guard {
             cgroup_id: guarded.id,
             frames: Frames::new(instance, guarded.level == 0),
             ended: Ended::default(),
+            relays: false,
             attached,
         })
     }
@@ -304,7 +307,9 @@ fn load_object(
 
 /// Loads everything but the programs that watch execs.
 fn load_programs(ebpf: &mut Ebpf) -> Result<(), KernelError> {
-    for program in [PROGRAM_CONNECT4, PROGRAM_CONNECT6] {
+    let sockops: &mut SockOps = program_mut(ebpf, PROGRAM_SOCKOPS)?;
+    sockops.load().map_err(|source| KernelError::program(PROGRAM_SOCKOPS, source))?;
+    for program in [PROGRAM_CONNECT4, PROGRAM_CONNECT6, PROGRAM_PEERNAME4, PROGRAM_PEERNAME6] {
         let loaded: &mut CgroupSockAddr = program_mut(ebpf, program)?;
         loaded.load().map_err(|source| KernelError::program(program, source))?;
     }

@@ -18,11 +18,15 @@ const BPF_RAW_TRACEPOINT_OPEN: libc::c_int = 17;
 const BPF_MAP_FREEZE: libc::c_int = 22;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
+const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
 /// `enum bpf_attach_type`.
 const CGROUP_INET_EGRESS: u32 = 1;
 const CGROUP_INET4_CONNECT: u32 = 10;
 const CGROUP_INET6_CONNECT: u32 = 11;
 const CGROUP_SETSOCKOPT: u32 = 22;
+const CGROUP_SOCK_OPS: u32 = 3;
+const CGROUP_INET4_GETPEERNAME: u32 = 29;
+const CGROUP_INET6_GETPEERNAME: u32 = 30;
 const TCX_INGRESS: u32 = 46;
 const TCX_EGRESS: u32 = 47;
 /// `BPF_F_BEFORE`: with nothing named, before all others.
@@ -139,6 +143,12 @@ pub enum Target<'a> {
     Connect6(BorrowedFd<'a>),
     /// On a cgroup, at cgroup/setsockopt.
     Setsockopt(BorrowedFd<'a>),
+    /// On a cgroup, at sock_ops.
+    SockOps(BorrowedFd<'a>),
+    /// On a cgroup, at cgroup/getpeername4.
+    PeerName4(BorrowedFd<'a>),
+    /// On a cgroup, at cgroup/getpeername6.
+    PeerName6(BorrowedFd<'a>),
     /// On the device of this index in the thread's network namespace, at tcx, before all other programs.
     Device(u32, Way),
 }
@@ -182,6 +192,9 @@ pub fn link_create(program: BorrowedFd<'_>, target: Target<'_>) -> io::Result<Ow
         Target::Connect4(cgroup) => (fd(cgroup), CGROUP_INET4_CONNECT, 0),
         Target::Connect6(cgroup) => (fd(cgroup), CGROUP_INET6_CONNECT, 0),
         Target::Setsockopt(cgroup) => (fd(cgroup), CGROUP_SETSOCKOPT, 0),
+        Target::SockOps(cgroup) => (fd(cgroup), CGROUP_SOCK_OPS, 0),
+        Target::PeerName4(cgroup) => (fd(cgroup), CGROUP_INET4_GETPEERNAME, 0),
+        Target::PeerName6(cgroup) => (fd(cgroup), CGROUP_INET6_GETPEERNAME, 0),
         Target::Device(index, way) => (index, way.tcx(), BEFORE),
     };
     let prog_fd = program.as_raw_fd() as u32;
@@ -274,6 +287,19 @@ pub fn tcx_links(device: u32, way: Way) -> io::Result<Vec<u32>> {
     bpf(BPF_PROG_QUERY, &mut attributes)?;
     links.truncate(attributes.count as usize);
     Ok(links)
+}
+
+/// Writes a value into the storage of one of this process's sockets (`bpf_fd_sk_storage_update_elem`,
+/// net/core/bpf_sk_storage.c).
+///
+/// # Errors
+///
+/// Those of the system call.
+pub fn set_socket_storage<V: Copy>(map: BorrowedFd<'_>, socket: BorrowedFd<'_>, value: &V) -> io::Result<()> {
+    // `bpf_attr` of BPF_MAP_UPDATE_ELEM: the map, the key's and the value's address, flags.
+    let key = socket.as_raw_fd();
+    let mut attributes = [map.as_raw_fd() as u64, &raw const key as u64, core::ptr::from_ref(value) as u64, 0];
+    bpf(BPF_MAP_UPDATE_ELEM, &mut attributes).map(drop)
 }
 
 /// Whether there is a program of this id, in so far as the caller may know.

@@ -43,6 +43,10 @@ impl Guard {
     /// Why it could not be written; the policy before it stays in force then, whole.
     pub fn apply(&mut self, policy: &Compiled) -> Result<(), KernelError> {
         let before = self.active_generation()?;
+        let relays = !policy.header.relayed.is_empty();
+        if relays {
+            self.follow_relay(true)?;
+        }
         // What an agent that died in the middle of this has left.
         self.sweep(before)?;
         if let Err(error) = self.write(policy) {
@@ -59,6 +63,9 @@ impl Guard {
         self.frames.inside.clone_from(&policy.inside);
         self.frames.lan.clone_from(&policy.lan.interfaces);
         sys::wait_for_running_programs();
+        if !relays {
+            self.follow_relay(false)?;
+        }
         if self.is_attached() {
             // What connected in the meantime, to a port that was not guarded yet.
             self.end_refused();

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use portreeve_abi::{ActivePolicy, LanHeader, PolicyHeader};
 
-use super::attach::{CALLS, PACKETS, WATCHES};
+use super::attach::{CALLS, PACKETS, RELAY, WATCHES};
 use super::guard::Guard;
 use super::links::pin_over;
 use super::status::HookStatus;
@@ -16,7 +16,8 @@ impl Guard {
     /// How every hook is doing, asked of the kernel now.
     #[must_use]
     pub fn hooks(&self) -> Vec<HookStatus> {
-        let calls = CALLS.iter().chain([&PACKETS]).map(|(name, program)| self.hook(name, program, false));
+        let calls = CALLS.iter().chain([&PACKETS]).chain(self.relay_hooks());
+        let calls = calls.map(|(name, program)| self.hook(name, program, false));
         let watches = WATCHES.iter().map(|(name, program, _)| match &self.exec_watch {
             Err(why) => HookStatus::new(name, "absent", None, Some(why.clone())),
             Ok(()) => self.hook(name, program, true),
@@ -26,6 +27,10 @@ impl Guard {
             None => self.hook(name, program, true),
         });
         calls.chain([self.frames.status()]).chain(self.frames.lan_status()).chain(watches).chain(more).collect()
+    }
+
+    fn relay_hooks(&self) -> &'static [(&'static str, &'static str)] {
+        if self.relays { &RELAY } else { &[] }
     }
 
     /// One hook's link: there, on the cgroup, and with this agent's program behind it.
@@ -57,7 +62,8 @@ impl Guard {
                 Err(error) => format!("{what}: {why}, and it cannot be put back: {error}"),
             });
         };
-        for (name, program) in CALLS.into_iter().chain([PACKETS]) {
+        for (name, program) in CALLS.iter().chain([&PACKETS]).chain(self.relay_hooks()) {
+            let (name, program) = (*name, *program);
             if let Some(why) = self.hook(name, program, false).why {
                 done(name, &why, self.attach_to_cgroup(name, program));
             }

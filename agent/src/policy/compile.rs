@@ -12,7 +12,8 @@ use std::hash::Hash;
 use jiff::Timestamp;
 use portreeve_abi::{
     CGROUP_NAME_LEN, CgroupKey, CgroupNode, DestKey, Dimension, EXPIRY_GROUPS, ExeKey, ExpiryGroup, FLAG_FORWARDED,
-    FLAG_LOCAL_SUBMISSION, FLAG_REFUSE_TAINTED, IdKey, MAPS, MAX_RULES, PORT_WORDS, PolicyHeader, PortKey, RuleSet,
+    FLAG_LOCAL_SUBMISSION, FLAG_REFUSE_TAINTED, IdKey, MAPS, MAX_RULES, PORT_WORDS, PolicyHeader, PortKey, RelayAt,
+    RuleSet,
 };
 use portreeve_decide::Tables;
 
@@ -21,6 +22,7 @@ pub use lan::CompiledLan;
 use super::model::{CgroupPath, Policy};
 use super::resolve::{Resolved, ResolvedRule};
 use crate::clock::Clock;
+use crate::relay::origin::Way;
 
 /// Why a policy cannot be compiled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -167,7 +169,9 @@ pub fn compile(policy: &Policy, resolved: &Resolved, generation: u32, clock: Clo
     let [users, groups] = &mut tables;
     let (mut exes, mut ports) = (Table::default(), Table::default());
     let mut cgroups = CgroupTree::new(generation);
-    let (mut audit, mut raw_senders) = (RuleSet::EMPTY, RuleSet::EMPTY);
+    let (mut audit, mut raw_senders, mut relayed) = (RuleSet::EMPTY, RuleSet::EMPTY, RuleSet::EMPTY);
+    let relay = policy.relay.as_ref().filter(|relay| relay.way == Way::Redirect);
+    let brings = relay.is_some();
     for (index, rule) in &rules {
         let ids = |list: &[super::Named]| list.iter().map(|named| IdKey { generation, id: named.id }).collect();
         let keys = |files: &[super::ExeFile]| {
@@ -184,6 +188,9 @@ pub fn compile(policy: &Policy, resolved: &Resolved, generation: u32, clock: Clo
         }
         if rule.raw_senders {
             raw_senders.insert(*index);
+        }
+        if rule.relayed && brings && !rule.raw_senders && !rule.audit {
+            relayed.insert(*index);
         }
     }
     let (destination, destination_open) = destination::table(generation, &rules);
@@ -216,6 +223,8 @@ pub fn compile(policy: &Policy, resolved: &Resolved, generation: u32, clock: Clo
         wildcard,
         audit,
         raw_senders,
+        relayed,
+        relay: relay.map(relay_addresses).unwrap_or_default(),
         expiry: expiry_groups(&rules, &clock),
     };
     let compiled = Compiled {
@@ -234,6 +243,12 @@ pub fn compile(policy: &Policy, resolved: &Resolved, generation: u32, clock: Clo
     };
     check_sizes(&compiled)?;
     Ok(compiled)
+}
+
+/// Where connections are brought: the first address of each family that the relay listens at.
+fn relay_addresses(relay: &crate::relay::Settings) -> [RelayAt; 2] {
+    let first = |is_v4: bool| relay.listen.iter().find(|at| at.is_ipv4() == is_v4);
+    [true, false].map(|is_v4| first(is_v4).map_or_else(RelayAt::default, |at| RelayAt::new(*at)))
 }
 
 fn counts(rule: &ResolvedRule, clock: &Clock) -> bool {

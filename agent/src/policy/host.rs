@@ -31,6 +31,9 @@ pub trait Host {
     /// When it cannot be read.
     fn sha256(&mut self, path: &Path) -> io::Result<[u8; 32]>;
 
+    /// A text file of settings; none where it cannot be read, or is no such file.
+    fn text(&mut self, path: &Path) -> Option<String>;
+
     /// The number of a user, from the user database of `root` if there is one.
     ///
     /// # Errors

@@ -113,6 +113,7 @@ impl Loader {
         self.policy.detect = main.detect.clone().unwrap_or_default();
         self.policy.respond.clone_from(&main.respond);
         self.policy.alert = main.alert.clone().unwrap_or_default();
+        self.policy.relay.clone_from(&main.relay);
         self.take(main);
         includes
     }

@@ -31,6 +31,8 @@ pub struct Policy {
     pub respond: Vec<Respond>,
     /// How alerts are kept, and who is told of them.
     pub alert: crate::alert::Settings,
+    /// How mail is relayed, if it is.
+    pub relay: Option<crate::relay::Settings>,
     pub(super) sources: Sources,
     /// There are errors in the text, so a rule may say less here than its author meant.
     pub(super) draft: bool,
@@ -199,8 +201,19 @@ pub struct Rule {
     pub audit: bool,
     /// It lets the program have senders that pass every packet hook, and nobody connect.
     pub raw_senders: bool,
+    /// The way its connections take; `None` where the rule does not say.
+    pub via: Option<Located<Via>>,
     /// The folder that holds the executable's and the users' root file system.
     pub root: Option<Located<PathBuf>>,
+}
+
+/// The way that an allowed connection takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// It is brought to the relay.
+    Relay,
+    /// It goes where it was to go.
+    Direct,
 }
 
 /// Which known mail servers a rule means.

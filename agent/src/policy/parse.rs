@@ -4,6 +4,7 @@ mod alert;
 mod detect;
 mod gateway;
 mod reader;
+mod relay;
 mod respond;
 mod rule;
 mod suggest;
@@ -23,7 +24,7 @@ use reader::Reader;
 
 pub(super) use rule::digits;
 
-const TOP_KEYS: &[&str] = &["include", "guard", "allow", "gateway", "detect", "respond", "alert"];
+const TOP_KEYS: &[&str] = &["include", "guard", "allow", "gateway", "detect", "respond", "alert", "relay"];
 const GUARD_KEYS: &[&str] =
     &["mode", "ports", "refuse_with", "local_submission", "refuse_tainted", "cgroup", "forwarded", "inside"];
 
@@ -43,6 +44,10 @@ pub fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
         .chain(of("alert", alert::KEYS))
         .chain(of("alert.reporter", alert::REPORTER_KEYS))
         .chain(of("alert.sink", alert::SINK_KEYS))
+        .chain(of("relay", relay::KEYS))
+        .chain(of("relay.upstream", relay::UPSTREAM_KEYS))
+        .chain(of("relay.limit", relay::LIMIT_KEYS))
+        .chain(of("relay.timeouts", relay::TIMEOUT_KEYS))
 }
 
 /// What one file says.
@@ -55,6 +60,7 @@ pub(super) struct Parsed {
     pub(super) detect: Option<Settings>,
     pub(super) respond: Vec<Respond>,
     pub(super) alert: Option<crate::alert::Settings>,
+    pub(super) relay: Option<crate::relay::Settings>,
     pub(super) diagnostics: Vec<Diagnostic>,
 }
 
@@ -126,6 +132,11 @@ fn top(reader: &mut Reader<'_>, table: &DeTable<'_>, role: Role, parsed: &mut Pa
             "alert" => {
                 if let Some(table) = reader.table(name, value) {
                     parsed.alert = Some(alert::alert(reader, table));
+                }
+            }
+            "relay" => {
+                if let Some(table) = reader.table(name, value) {
+                    parsed.relay = Some(relay::relay(reader, value.span(), table));
                 }
             }
             other => reader.unknown_key(key.span(), other, "", TOP_KEYS),
@@ -284,6 +295,10 @@ mod tests {
                 "alert" => "[alert]\n",
                 "alert.reporter" => "[alert.reporter]\n",
                 "alert.sink" => "[[alert.sink]]\n",
+                "relay" => "[relay]\n",
+                "relay.upstream" => "[[relay.upstream]]\n",
+                "relay.limit" => "[[relay.limit]]\n",
+                "relay.timeouts" => "[relay.timeouts]\n",
                 _ => "",
             };
             let found = findings(&format!("{header}{key} = 1.5\n"));

@@ -1,5 +1,6 @@
 //! From names to what a host knows by these names.
 
+mod redirected;
 mod who;
 
 use std::collections::{BTreeSet, HashSet};
@@ -12,7 +13,7 @@ use portreeve_abi::ExeId;
 
 use super::diagnostic::{Diagnostic, Located, Place, Severity};
 use super::host::{ExeFile, ExeProblem, Host, SystemHost};
-use super::model::{Account, CgroupPath, MtaChoice, Policy, Rule, UnitChoice};
+use super::model::{Account, CgroupPath, MtaChoice, Policy, Rule, UnitChoice, Via};
 use super::mta::{Mta, Users};
 use super::{overlap, unit};
 
@@ -63,6 +64,8 @@ pub struct ResolvedRule {
     pub audit: bool,
     /// It lets the program have senders that pass every packet hook, and nobody connect.
     pub raw_senders: bool,
+    /// Its connections are brought to the relay, where the policy has one that they are brought to.
+    pub relayed: bool,
     /// Why the rule matches nothing on this host.
     pub problem: Option<String>,
 }
@@ -209,6 +212,7 @@ impl Resolver<'_> {
             expires: rule.expires.map(|expires| expires.value),
             audit: rule.audit,
             raw_senders: rule.raw_senders,
+            relayed: rule.via.as_ref().is_none_or(|via| via.value == Via::Relay),
             ..ResolvedRule::default()
         }
     }
@@ -235,6 +239,7 @@ impl Resolver<'_> {
 
     /// A rule counts if each of its lists has an element left: a list that has lost one only allows less.
     fn push(&mut self, mut rule: ResolvedRule) {
+        self.redirected(&mut rule);
         let lost = [
             rule.exe.as_ref().is_some_and(Vec::is_empty),
             rule.user.as_ref().is_some_and(Vec::is_empty),

@@ -71,6 +71,10 @@ pub enum Reason {
     OtherMac = 13,
     /// A rule allows the address, but not in this VLAN.
     OtherVlan = 14,
+    /// A rule matched, and the connection is brought to the relay.
+    Relayed = 15,
+    /// A rule matched, but the relay that the connection is to be brought to does not listen.
+    NoRelay = 16,
 }
 
 impl Reason {
@@ -93,6 +97,8 @@ impl Reason {
             Self::NoMemory,
             Self::OtherMac,
             Self::OtherVlan,
+            Self::Relayed,
+            Self::NoRelay,
         ]
         .into_iter()
         .find(|r| *r as u8 == byte)

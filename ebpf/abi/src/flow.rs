@@ -10,6 +10,10 @@ pub enum Standing {
     Refused = 2,
     /// The same, and nothing has been refused yet: it was connected to something else before.
     Used = 3,
+    /// The relay's own, about to be connected: the agent has said so. It passes once.
+    Relay = 4,
+    /// What the relay listens with for connections that are brought to it.
+    Listens = 5,
 }
 
 /// The value in the socket storage of a socket that has met the guard.
@@ -100,4 +104,41 @@ pub struct Connection {
 
 const _: () = assert!(size_of::<Existing>() == 48);
 
-crate::pod!(Existing, SocketState, PassKey, Pass, FlowKey);
+crate::pod!(Brought, BroughtKey, Existing, SocketState, PassKey, Pass, FlowKey);
+
+/// Where a connection was to go that is brought to the relay, and on whose account. Kept in the socket, and by its own
+/// address in the table that the relay asks.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Brought {
+    /// The address it asked for, IPv4 in its mapped form.
+    pub address: [u8; 16],
+    /// The port it asked for, host order.
+    pub port: u16,
+    /// 1 when it is taken to the relay's IPv4 address.
+    pub by_v4: u16,
+    /// The rule that allows it.
+    pub rule: u32,
+    /// The policy's generation.
+    pub generation: u32,
+    /// The process.
+    pub pid: u32,
+    /// Its effective user.
+    pub euid: u32,
+    /// Zero.
+    pub _pad: u32,
+}
+
+const _: () = assert!(size_of::<Brought>() == 40);
+
+/// Key of the table of these: the end of the connection that is not the relay's.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct BroughtKey {
+    /// Its address, IPv4 in its mapped form.
+    pub address: [u8; 16],
+    /// Its port, host order.
+    pub port: u32,
+}
+
+const _: () = assert!(size_of::<BroughtKey>() == 20);

@@ -23,7 +23,7 @@ pub use event::{
     CGROUP_PATH_LEN, CMDLINE_LEN, COMM_LEN, EXE_PATH_LEN, Event, Hook, PARENTS, PATH_PART_LEN, Parent, Reason, Taint,
     Truncated, Verdict,
 };
-pub use flow::{Connection, Existing, FlowKey, PASS_LAN, Pass, PassKey, SocketState, Standing};
+pub use flow::{Brought, BroughtKey, Connection, Existing, FlowKey, PASS_LAN, Pass, PassKey, SocketState, Standing};
 pub use identity::{ExeId, ExecRecord, Learned, TICK};
 pub use lan::{
     LAN_BESIDE, LAN_BRIDGED, LAN_COME, LAN_DROP, LAN_GONE, LAN_LEAVING, LAN_ON, LAN_PROHIBITED, LAN_RESET,
@@ -34,20 +34,20 @@ pub use names::{
     MAPS, Map, PROGRAM_BPF, PROGRAM_CONNECT4, PROGRAM_CONNECT6, PROGRAM_EXEC, PROGRAM_EXISTING, PROGRAM_EXIT,
     PROGRAM_FORK, PROGRAM_FRAME, PROGRAM_FRAME_IN, PROGRAM_FRAME_IP, PROGRAM_FRAME_IP_IN, PROGRAM_FRAME_LOOK,
     PROGRAM_FRAME_NO, PROGRAM_LAN, PROGRAM_LAN_COUNT, PROGRAM_LAN_IP, PROGRAM_LAN_JUDGE, PROGRAM_LAN_LOOK,
-    PROGRAM_LAN_REFUSE, PROGRAM_LEARN, PROGRAM_LSM, PROGRAM_PACKET, PROGRAM_PACKET_NO, PROGRAM_REACH,
-    PROGRAM_SETSOCKOPT,
+    PROGRAM_LAN_REFUSE, PROGRAM_LEARN, PROGRAM_LSM, PROGRAM_PACKET, PROGRAM_PACKET_NO, PROGRAM_PEERNAME4,
+    PROGRAM_PEERNAME6, PROGRAM_REACH, PROGRAM_SETSOCKOPT, PROGRAM_SOCKOPS,
 };
 pub use offsets::{GuardedCgroup, KERN_CTX_CALL, Offsets};
 pub use policy::{
     ActivePolicy, CGROUP_DEPTH, CGROUP_NAME_LEN, CgroupKey, CgroupNode, DestKey, Dimension, EXPIRY_GROUPS, ExeKey,
     ExpiryGroup, FLAG_FORWARDED, FLAG_LOCAL_SUBMISSION, FLAG_REFUSE_TAINTED, IdKey, MODE_ENFORCE, MODE_OBSERVE,
-    PORT_WORDS, PolicyHeader, PortKey,
+    PORT_WORDS, PolicyHeader, PortKey, RelayAt,
 };
 pub use rules::{MAX_RULES, RULE_LOCAL, RULE_NONE, RuleSet, WORDS};
 pub use stir::Stir;
 
 /// The version of every layout in this crate; part of the folder the maps are pinned under.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// The version of the maps that say what sockets and connections may do ([`SocketState`], [`PassKey`], [`FlowKey`],
 /// [`Pass`]). They outlive a change of the others: while an upgrade puts new programs in the place of old ones, both ask

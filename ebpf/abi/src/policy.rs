@@ -90,11 +90,46 @@ pub struct PolicyHeader {
     pub audit: RuleSet,
     /// Rules that let a program have senders which pass every packet hook, and let nobody connect.
     pub raw_senders: RuleSet,
+    /// Rules whose connections are brought to the relay.
+    pub relayed: RuleSet,
+    /// Where the relay listens for them, by IPv4 and by IPv6.
+    pub relay: [RelayAt; 2],
     /// Rules that end, by time.
     pub expiry: [ExpiryGroup; EXPIRY_GROUPS],
 }
 
-const _: () = assert!(size_of::<PolicyHeader>() == 16 + 8 * 32 + 8 * 40);
+const _: () = assert!(size_of::<PolicyHeader>() == 16 + 9 * 32 + 2 * 40 + 8 * 40);
+
+/// An address of the relay's, as the helper wants it that finds the listener there: a `struct bpf_sock_tuple`
+/// (include/uapi/linux/bpf.h) without a source. The programs have no room on their stack to make one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RelayAt {
+    /// Of IPv4 the first three words: source, destination, and both ports; of IPv6 four, four and one. Network order.
+    pub tuple: [u32; 9],
+    /// The port, host order; 0 where the relay does not listen.
+    pub port: u32,
+}
+
+impl RelayAt {
+    /// A listener.
+    #[must_use]
+    pub fn new(at: core::net::SocketAddr) -> Self {
+        let port = at.port().to_be_bytes();
+        let ports = u32::from_ne_bytes([0, 0, port[0], port[1]]);
+        let mut tuple = [0; 9];
+        match at.ip() {
+            core::net::IpAddr::V4(address) => (tuple[1], tuple[2]) = (u32::from_ne_bytes(address.octets()), ports),
+            core::net::IpAddr::V6(address) => {
+                for (word, octets) in tuple[4..8].iter_mut().zip(address.octets().chunks_exact(4)) {
+                    *word = u32::from_ne_bytes([octets[0], octets[1], octets[2], octets[3]]);
+                }
+                tuple[8] = ports;
+            }
+        }
+        Self { tuple, port: u32::from(at.port()) }
+    }
+}
 
 /// Key of the executable table.
 #[repr(C)]

@@ -28,6 +28,15 @@ impl RuleSet {
         }
     }
 
+    /// The set of one rule, without a loop; empty for a number of [`MAX_RULES`] or more.
+    #[must_use]
+    #[inline(always)]
+    pub fn of(rule: u32) -> Self {
+        let bit = 1 << (rule & 63);
+        let word = |number: u32| if rule >> 6 == number { bit } else { 0 };
+        Self([word(0), word(1), word(2), word(3)])
+    }
+
     /// Whether rule `index` is a member.
     #[must_use]
     pub fn contains(&self, index: usize) -> bool {

@@ -15,5 +15,6 @@ mod verdict;
 pub use address::{is_local, mapped};
 pub use lan::{LanPacket, LanTables, judge_lan, satisfied_lan, vlan};
 pub use verdict::{
-    CgroupNames, Decision, Flow, Identity, Sender, Tables, judge, judge_packet, judge_raw_sender, matched, satisfied,
+    CgroupNames, Decision, Flow, Identity, Sender, Tables, judge, judge_packet, judge_raw_sender, matched, relayed,
+    satisfied,
 };

@@ -114,6 +114,15 @@ pub fn judge<T: Tables, C: CgroupNames>(
     }
 }
 
+/// Whether a connection that is allowed is to be brought to the relay: the header with the relay's addresses then.
+#[must_use]
+#[inline(always)]
+pub fn relayed<'t, T: Tables>(tables: &'t T, decision: &Decision) -> Option<&'t PolicyHeader> {
+    let header = tables.header()?;
+    let allowed = matches!((decision.verdict, decision.reason), (Verdict::Allow, Reason::Rule));
+    (allowed && !header.relayed.and(RuleSet::of(decision.rule)).is_empty()).then_some(header)
+}
+
 /// Who sends a packet that has no verdict of `connect()`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sender {

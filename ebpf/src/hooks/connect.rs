@@ -11,6 +11,7 @@ use aya_ebpf::programs::SockAddrContext;
 use portreeve_abi::{Hook, RULE_NONE, Reason, Standing, Verdict};
 use portreeve_decide::{Decision, Flow, judge, mapped};
 
+use super::relay;
 use crate::count;
 use crate::maps::{self, MapTables};
 use crate::read;
@@ -37,6 +38,8 @@ macro_rules! field {
         unsafe { core::ptr::read_volatile(&raw const (*ctx).$($field)+) }
     }};
 }
+
+pub(super) use field;
 
 /// cgroup/connect4.
 #[inline(always)]
@@ -83,9 +86,15 @@ fn guarded(ctx: &SockAddrContext) -> Asked {
         return Asked::Other;
     }
     let sock = field!(ctx, __bindgen_anon_1.sk);
-    // To any port: packet filters may change it on the way out.
-    if !sock.is_null() && !socket::forget_past(sock) {
-        return Asked::NoMemory;
+    if !sock.is_null() {
+        // The agent has vouched for it, and the relay makes no others.
+        if socket::is_relays_own(sock) {
+            return Asked::Other;
+        }
+        // To any port: packet filters may change it on the way out.
+        if !socket::forget_past(sock) {
+            return Asked::NoMemory;
+        }
     }
     let port = u16::from_be(field!(ctx, user_port) as u16);
     let generation = maps::active_generation();
@@ -113,6 +122,7 @@ fn judge_connect(ctx: &SockAddrContext, generation: u32, flow: &Flow, hook: Hook
         tcp_flags: 0,
     };
     decide(&mut seen);
+    relay::bring(ctx, &mut seen, hook);
     keep(ctx, &mut seen);
     source(ctx, &mut seen);
     read::forget_all(&mut seen);
@@ -148,6 +158,8 @@ fn keep(ctx: &SockAddrContext, seen: &mut Seen) {
         return;
     }
     match seen.decision.verdict {
+        // Not to a guarded port.
+        Verdict::Allow if matches!(seen.decision.reason, Reason::Relayed) => return,
         Verdict::Allow => {}
         // A rule on trial.
         Verdict::Observe if matches!(seen.decision.reason, Reason::AuditRule) => {}

@@ -1,6 +1,6 @@
 //! What the packages' installation scripts would have done, in short: users, directories, a configuration.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
 use super::Package;
@@ -74,12 +74,15 @@ pub(super) fn prepare(package: Package, root: &Root) {
 
 /// The configuration: mail from this host, all of it to `relay`.
 #[track_caller]
-pub(super) fn relay_to(package: Package, root: &Root, relay: IpAddr) {
+pub(super) fn relay_to(package: Package, root: &Root, relay: SocketAddr, more: &str) {
+    let (relay, port) = (relay.ip(), relay.port());
     match package {
-        Package::Postfix => root.write("/etc/postfix/main.cf", &format!("{MAIN_CF}relayhost = [{relay}]:25\n")),
+        Package::Postfix => {
+            root.write("/etc/postfix/main.cf", &format!("{MAIN_CF}relayhost = [{relay}]:{port}\n{more}"));
+        }
         Package::Exim => {
             // Set-user-id programs trust no configuration that others could have written.
-            let text = EXIM_CONF.replace("RELAY", &relay.to_string());
+            let text = EXIM_CONF.replace("RELAY", &relay.to_string()).replace("PORT", &port.to_string());
             root.write("/etc/exim4/exim4.conf", &text);
             own(root, "/etc/exim4/exim4.conf", 0o644, 0, 0);
         }
@@ -88,7 +91,7 @@ pub(super) fn relay_to(package: Package, root: &Root, relay: IpAddr) {
             &format!(
                 "listen on 127.0.0.1 port 25\nlisten on ::1 port 25\n\
                  mta limit session-keepalive 0 conn-delay-relay 0 conn-delay-route 0 reconn-delay-route 0\n\
-                 action \"out\" relay host \"smtp://{relay}:25\"\nmatch from any for any action \"out\"\n"
+                 action \"out\" relay host \"smtp://{relay}:{port}\"\nmatch from any for any action \"out\"\n"
             ),
         ),
     }
@@ -186,7 +189,7 @@ out:
 begin transports
 wire:
   driver = smtp
-  port = 25
+  port = PORT
   hosts_avoid_tls = *
   hosts_try_chunking =
 

@@ -83,9 +83,12 @@ impl HttpsServer {
     }
 }
 
-/// An authority, and the server's certificate by it.
+/// Makes `ca.pem`, an authority, and `server.pem` with `server.key`: a certificate of its for 127.0.0.1.
+///
+/// # Panics
+/// When openssl cannot.
 #[track_caller]
-fn certificates(folder: &Path) {
+pub fn certificates(folder: &Path) {
     let openssl = |arguments: &str| {
         let program = Program::new("/usr/bin/openssl".into());
         program

@@ -32,6 +32,10 @@ impl Host for Everything {
         Ok(ExeFile { id: Some(exe_id(&path)), path, set_user: None, weaknesses: vec![] })
     }
 
+    fn text(&mut self, _: &Path) -> Option<String> {
+        None
+    }
+
     fn sha256(&mut self, _: &Path) -> io::Result<[u8; 32]> {
         Ok([0; 32])
     }

@@ -22,10 +22,10 @@ fn names_are_put_together_and_control_characters_are_escaped() {
 #[test]
 fn every_taint_and_reason_has_a_word() {
     assert_eq!(taints(0x7f).len(), 7);
-    for reason in 0..=14 {
+    for reason in 0..=16 {
         assert!(Reason::from_u8(reason).is_some());
     }
-    assert_eq!(Reason::from_u8(15), None);
+    assert_eq!(Reason::from_u8(17), None);
 }
 
 /// A shell that waits, and the event of an attempt of its as the kernel would tell it.

@@ -34,6 +34,8 @@ pub(super) fn reason_word(reason: Reason) -> &'static str {
         Reason::NoMemory => "no-memory",
         Reason::OtherMac => "other-mac",
         Reason::OtherVlan => "other-vlan",
+        Reason::Relayed => "relayed",
+        Reason::NoRelay => "no-relay",
     }
 }
 

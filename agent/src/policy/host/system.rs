@@ -34,7 +34,18 @@ impl<'a> SystemHost<'a> {
     }
 }
 
+/// Settings are no longer than this, in bytes.
+const LONGEST_TEXT: u64 = 1 << 20;
+
 impl Host for SystemHost<'_> {
+    fn text(&mut self, path: &Path) -> Option<String> {
+        let meta = fs::metadata(path).ok()?;
+        if !meta.is_file() || meta.len() > LONGEST_TEXT {
+            return None;
+        }
+        fs::read(path).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
     fn now(&self) -> Timestamp {
         Timestamp::now()
     }

@@ -61,9 +61,8 @@ impl<'a> Reader<'a> {
     pub(super) fn unknown_key(&mut self, span: Range<usize>, key: &str, table: &str, known: &[&str]) {
         let bracketed = |table: &str| match table {
             "" => "at the top of the file, before the first [table]".to_owned(),
-            "allow" | "gateway.allow" | "gateway.host" | "respond" | "detect.site" | "alert.sink" => {
-                format!("in [[{table}]]")
-            }
+            "allow" | "gateway.allow" | "gateway.host" | "respond" | "detect.site" | "alert.sink"
+            | "relay.upstream" | "relay.limit" => format!("in [[{table}]]"),
             table => format!("in [{table}]"),
         };
         let what = match table {

@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::super::diagnostic::Located;
-use super::super::model::{Account, CgroupPath, MtaChoice, Rule, UnitChoice};
+use super::super::model::{Account, CgroupPath, MtaChoice, Rule, UnitChoice, Via};
 use super::super::mta::MTAS;
 use super::super::{network, unit};
 use super::reader::Reader;
@@ -32,6 +32,7 @@ pub(super) const KEYS: &[&str] = &[
     "exe_alone",
     "root",
     "raw_senders",
+    "via",
 ];
 
 /// The longest name of a rule, in characters: it is shown beside every attempt.
@@ -64,6 +65,11 @@ pub(super) fn rule(reader: &mut Reader<'_>, span: Range<usize>, table: &DeTable<
             "audit" => rule.audit = reader.boolean(name, value).unwrap_or_default(),
             "exe_alone" => exe_alone = reader.boolean(name, value).filter(|alone| *alone).map(|_| key.span()),
             "root" => rule.root = root(reader, name, value),
+            "via" => {
+                let choices = [("relay", Via::Relay), ("direct", Via::Direct)];
+                let place = reader.place(value.span());
+                rule.via = reader.choice(name, value, &choices).map(|via| Located { value: via, place });
+            }
             "raw_senders" => rule.raw_senders = reader.boolean(name, value).unwrap_or_default(),
             other => reader.unknown_key(key.span(), other, "allow", KEYS),
         }

@@ -51,6 +51,10 @@ impl Host for Paper {
         self.exes.get(&path).cloned().unwrap_or(Err(ExeProblem::Missing))
     }
 
+    fn text(&mut self, _: &Path) -> Option<String> {
+        None
+    }
+
     fn sha256(&mut self, path: &Path) -> io::Result<[u8; 32]> {
         self.sums.get(path).copied().ok_or(io::ErrorKind::NotFound.into())
     }

@@ -1,7 +1,6 @@
-//! The latest attempts in memory, the older ones in a file, and whoever follows.
+//! A record of what happens, one thing after the other: the latest in memory, the older ones in a file, and whoever follows.
 //!
-//! Memory and disk are bounded: a flood costs details, which are counted, never the exact counters, which the kernel
-//! keeps.
+//! Memory and disk are bounded: a flood costs details, which are counted.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -11,11 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::broadcast;
 
-use super::Attempt;
-
-/// How many attempts are kept in memory, about 2 KiB each.
+/// How many are kept in memory, about 2 KiB each.
 pub const KEPT: usize = 8192;
 /// How far a follower may fall behind before it loses some and is told.
 const FOLLOW_BEHIND: usize = 4096;
@@ -24,11 +22,19 @@ const FILE_BYTES: u64 = 16 << 20;
 /// How many records a second go to the file, so that a flood does not become a flood of writes.
 const FILE_RATE: u32 = 1000;
 
-/// The attempts.
+/// Something that happened at a time.
+pub trait Timed {
+    /// When.
+    fn time(&self) -> jiff::Timestamp;
+}
+
+/// The record.
 #[derive(Debug)]
-pub struct Store {
-    latest: VecDeque<Arc<Attempt>>,
-    followers: broadcast::Sender<Arc<Attempt>>,
+pub struct Journal<T> {
+    /// What is recorded, in the plural.
+    what: &'static str,
+    latest: VecDeque<Arc<T>>,
+    followers: broadcast::Sender<Arc<T>>,
     path: PathBuf,
     file: Option<File>,
     written: u64,
@@ -38,22 +44,23 @@ pub struct Store {
     broken: Option<String>,
 }
 
-impl Store {
-    /// Opens the store in a state folder, with what an earlier agent left there. A folder that cannot be written to
-    /// is no error: attempts are kept in memory then, and [`Self::broken`] says why.
+impl<T: Timed + Serialize + DeserializeOwned> Journal<T> {
+    /// Opens the record of `what` in a state folder, with what an earlier agent left there. A folder that cannot be written
+    /// to is no error: the record is kept in memory then, and [`Self::broken`] says why.
     #[must_use]
-    pub fn open(folder: &Path) -> Self {
-        let path = folder.join("attempts.jsonl");
+    pub fn open(folder: &Path, what: &'static str) -> Self {
+        let path = folder.join(what).with_extension("jsonl");
         let mut latest = VecDeque::new();
         for old in [path.with_extension("jsonl.1"), path.clone()] {
-            for attempt in read(&old) {
+            for one in read(&old) {
                 if latest.len() == KEPT {
                     latest.pop_front();
                 }
-                latest.push_back(Arc::new(attempt));
+                latest.push_back(Arc::new(one));
             }
         }
-        let mut store = Self {
+        let mut journal = Self {
+            what,
             latest,
             followers: broadcast::channel(FOLLOW_BEHIND).0,
             path,
@@ -64,32 +71,32 @@ impl Store {
             not_stored: 0,
             broken: None,
         };
-        store.reopen();
-        store
+        journal.reopen();
+        journal
     }
 
-    /// Keeps an attempt and shows it to the followers.
-    pub fn push(&mut self, attempt: Attempt) -> Arc<Attempt> {
-        let attempt = Arc::new(attempt);
-        self.write(&attempt);
+    /// Keeps one and shows it to the followers.
+    pub fn push(&mut self, one: T) -> Arc<T> {
+        let one = Arc::new(one);
+        self.write(&one);
         if self.latest.len() == KEPT {
             self.latest.pop_front();
         }
-        self.latest.push_back(Arc::clone(&attempt));
+        self.latest.push_back(Arc::clone(&one));
         // An error only says that nobody follows.
-        if self.followers.send(Arc::clone(&attempt)).is_err() {
+        if self.followers.send(Arc::clone(&one)).is_err() {
             tracing::trace!("nobody follows");
         }
-        attempt
+        one
     }
 
-    /// The attempts since a time, the oldest first.
-    pub fn since(&self, since: Option<jiff::Timestamp>) -> Vec<Arc<Attempt>> {
-        self.latest.iter().filter(|attempt| since.is_none_or(|since| attempt.time >= since)).cloned().collect()
+    /// What has happened since a time, the oldest first.
+    pub fn since(&self, since: Option<jiff::Timestamp>) -> Vec<Arc<T>> {
+        self.latest.iter().filter(|one| since.is_none_or(|since| one.time() >= since)).cloned().collect()
     }
 
     /// What comes from now on.
-    pub fn follow(&self) -> broadcast::Receiver<Arc<Attempt>> {
+    pub fn follow(&self) -> broadcast::Receiver<Arc<T>> {
         self.followers.subscribe()
     }
 
@@ -105,7 +112,7 @@ impl Store {
         self.broken.as_deref()
     }
 
-    fn write(&mut self, attempt: &Attempt) {
+    fn write(&mut self, one: &T) {
         if self.second.elapsed().as_secs() >= 1 {
             self.second = Instant::now();
             self.in_second = 0;
@@ -118,19 +125,19 @@ impl Store {
             self.not_stored += 1;
             return;
         }
-        if let Err(error) = self.append(attempt) {
+        if let Err(error) = self.append(one) {
             self.not_stored += 1;
             if self.broken.is_none() {
-                tracing::warn!("attempts are only kept in memory: {}: {error}", self.path.display());
+                tracing::warn!("{} are only kept in memory: {}: {error}", self.what, self.path.display());
             }
             self.broken = Some(format!("{}: {error}", self.path.display()));
             self.file = None;
         }
     }
 
-    fn append(&mut self, attempt: &Attempt) -> io::Result<()> {
+    fn append(&mut self, one: &T) -> io::Result<()> {
         let Some(file) = &mut self.file else { return Err(io::Error::other("the file is not open")) };
-        let mut line = serde_json::to_vec(attempt)?;
+        let mut line = serde_json::to_vec(one)?;
         line.push(b'\n');
         // One write a record, so that a full disk or a kill leaves at most one line cut, which reading skips.
         file.write_all(&line)?;
@@ -156,7 +163,7 @@ impl Store {
             }
             Err(error) => {
                 if self.broken.is_none() {
-                    tracing::warn!("attempts are only kept in memory: {}: {error}", self.path.display());
+                    tracing::warn!("{} are only kept in memory: {}: {error}", self.what, self.path.display());
                 }
                 self.broken = Some(format!("{}: {error}", self.path.display()));
                 self.file = None;
@@ -165,7 +172,7 @@ impl Store {
     }
 }
 
-fn read(path: &Path) -> impl Iterator<Item = Attempt> {
+fn read<T: DeserializeOwned>(path: &Path) -> impl Iterator<Item = T> {
     let lines = File::open(path).ok().map(|file| BufReader::new(file).split(b'\n'));
     lines.into_iter().flatten().map_while(Result::ok).filter_map(|line| serde_json::from_slice(&line).ok())
 }

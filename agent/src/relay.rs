@@ -44,7 +44,7 @@ pub use status::RelayStatus;
 pub use upstream::UpstreamStatus;
 
 /// The relay's threads. Each has a reactor and sessions of its own: with one of both for all threads, a good part of the time
-/// goes into waking each other (measured: an eighth of the messages a second at 20 sessions).
+/// goes into waking each other (measured at 20 sessions: 79 instead of 93 % of a plain proxy's messages a second).
 const THREADS: usize = 2;
 
 /// The relay, as the agent has it.

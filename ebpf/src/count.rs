@@ -51,11 +51,11 @@ pub(crate) fn lan(source: &LanSource, verdict: Verdict, now: u64, most: u32) {
 #[inline(always)]
 fn of_source(source: &LanSource, verdict: Verdict, now: u64, most: u32) -> bool {
     let mut place = *source;
-    if PR_LAN_LEAVING.get_ptr(&place).is_some() {
+    if PR_LAN_LEAVING.get_ptr(place).is_some() {
         // The agent is about to read that entry for the last time.
         place.prefix |= LAN_BESIDE;
     }
-    if let Some(entry) = PR_LAN_SOURCES.get_ptr_mut(&place) {
+    if let Some(entry) = PR_LAN_SOURCES.get_ptr_mut(place) {
         // SAFETY: a live map value.
         unsafe { add(entry, verdict, now) };
         return true;
@@ -65,14 +65,14 @@ fn of_source(source: &LanSource, verdict: Verdict, now: u64, most: u32) -> bool 
         return false;
     }
     let first = SubjectCount { verdicts: [0; 4], first: now, last: now };
-    if PR_LAN_SOURCES.insert(&place, first, u64::from(BPF_NOEXIST)).is_ok()
+    if PR_LAN_SOURCES.insert(place, first, u64::from(BPF_NOEXIST)).is_ok()
         && host
         && let Some(come) = PR_LAN_KNOWN.get_ptr_mut(LAN_COME)
     {
         // SAFETY: a live map value, aligned.
         unsafe { increment(come) };
     }
-    let Some(entry) = PR_LAN_SOURCES.get_ptr_mut(&place) else { return false };
+    let Some(entry) = PR_LAN_SOURCES.get_ptr_mut(place) else { return false };
     // SAFETY: a live map value.
     unsafe { add(entry, verdict, now) };
     true

@@ -279,6 +279,27 @@ fn nobody_comes_in_the_name_of_a_connection_that_never_arrived() {
     }
 }
 
+/// On a host that is guarded whole the agent is judged like everybody, and its relay goes out all the same.
+#[test]
+fn the_relay_of_an_agent_that_is_guarded_itself_goes_out_and_survives_a_reload() {
+    let scene = Scene::new("redirect-inside");
+    scene.cgroup.admit(i32::try_from(scene.guard.pid()).unwrap());
+    let to = scene.mx.v4().to_string();
+    scene.send(&to, None).must_succeed();
+    // In the middle of a message.
+    let slow = SEND.replace("mail.sendmail(", "__import__('time').sleep(3)\nmail.sendmail(");
+    let program = scene.lab.program("/usr/bin/python3").args(["-c", &slow, &to]);
+    let mut running = program.in_host(&scene.host).in_cgroup(&scene.cgroup).spawn(&scene.lab.scratch("slow"));
+    until("the session to have begun", DEADLINE, || {
+        let sessions = scene.guard.status()["relay"]["upstreams"][0]["sessions"].as_u64().unwrap();
+        if sessions == 2 { Ok(()) } else { Err(sessions) }
+    });
+    scene.change("", "max_recipients = 7");
+    assert_eq!(running.wait(), 0, "{}", scene.guard.log());
+    assert_eq!((scene.service.taken().len(), scene.exchanger.accepted()), (2, 0));
+    assert_eq!(scene.guard.counters()["refused"], 0);
+}
+
 /// What would make Postfix keep or return all its mail is named, and nothing is redirected.
 #[test]
 fn a_postfix_whose_settings_the_relay_would_break_is_not_brought_there() {

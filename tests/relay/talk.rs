@@ -82,6 +82,16 @@ fn pipelined_commands_are_answered_in_order_each_by_whom_it_concerns() {
         );
     }
     assert_eq!(stage.up.taken().len(), 2);
+    // The answer to one message is not taken for the next one's.
+    stage.up.offer(&["PIPELINING"]);
+    let mut talk = stage.hello();
+    talk.send(b"MAIL FROM:<refused@x>\r\nRSET\r\nMAIL FROM:<b@x>\r\nRCPT TO:<b@y>\r\nDATA\r\n");
+    for begin in ["550 5.7.1 up", "250", "250 2.1.0 up", "250 2.1.5 up", "354"] {
+        talk.expect(begin);
+    }
+    talk.send(MESSAGE);
+    talk.send(b".\r\n");
+    talk.expect("250 2.0.0 up");
 }
 
 #[test]

@@ -215,6 +215,10 @@ fn converse(stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
                     .collect();
                 at(At::Ehlo, &text, &mut out, shared)?
             }
+            "MAIL" if text.contains("refused@") => {
+                out.write_all(b"550 5.7.1 up: not you\r\n")?;
+                true
+            }
             "MAIL" => {
                 message = Taken { from: text, to: Vec::new(), bytes: Vec::new() };
                 at(At::Mail, "250 2.1.0 up-sender ok\r\n", &mut out, shared)?

@@ -11,7 +11,7 @@ use portreeve_decide::{Decision, Flow, judge, mapped};
 
 use crate::count;
 use crate::maps::{self, MapTables};
-use crate::offsets::offset;
+use crate::offsets::{guarded_cgroup, offset};
 use crate::read::{self, Address};
 use crate::report::{self, Seen};
 use crate::socket::{self, Socket};
@@ -95,6 +95,10 @@ pub(crate) fn existing(ctx: *mut c_void) {
     // Of either family, and of whatever state: one thing to the verifier from here on.
     read::forget_all(&mut seen);
     if !task.is_guarded() || (socket.is_child() && socket::standing(sock) == 0) {
+        return;
+    }
+    // The relay's own, which the agent has vouched for.
+    if task.tgid() == guarded_cgroup().agent && socket::standing(sock) == socket::PASSES {
         return;
     }
     let new = judge_socket(&mut seen, sock, generation);

@@ -19,6 +19,8 @@ impl Session {
             Command::Rcpt(rcpt) => self.rcpt(line, rcpt).await,
             Command::Data => self.data().await,
             Command::Rset => {
+                // Answers that are outstanding belong to this message, and would be taken for the next one's.
+                self.settle().await?;
                 self.rset();
                 self.after_send().await
             }
@@ -94,6 +96,7 @@ impl Session {
         self.ensure_hop().await?;
         self.end_open();
         self.tell_upstream();
+        self.after_send().await?;
         if let Some(hop) = &mut self.hop {
             envelope.upstream = Some(hop.title.clone());
             envelope.upstream_tls = hop.conn.tls();
@@ -195,7 +198,6 @@ impl Session {
             }
             None => self.say(250, "2.0.0 Ok"),
         }
-        // Answers that are outstanding would have nowhere to be noted, which only the record misses.
         self.abandon();
     }
 

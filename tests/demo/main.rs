@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "a demonstration is there to be read")]
 
 mod gateway;
+mod relay;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -25,7 +26,11 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 fn main() -> ExitCode {
     on_interrupt();
-    let scenario = if std::env::args().nth(1).as_deref() == Some("gateway") { gateway::show } else { show };
+    let scenario = match std::env::args().nth(1).as_deref() {
+        Some("gateway") => gateway::show,
+        Some("relay") => relay::show,
+        _ => show,
+    };
     let shown = std::panic::catch_unwind(scenario);
     match shown {
         Ok(true) => ExitCode::SUCCESS,

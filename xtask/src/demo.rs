@@ -16,7 +16,8 @@ use crate::{
 #[command(after_help = "\
 Examples:
   cargo xtask demo           on one host
-  cargo xtask demo gateway   in an office behind a gateway")]
+  cargo xtask demo gateway   in an office behind a gateway
+  cargo xtask demo relay     a mail server's mail by way of a filtering service")]
 pub(crate) struct Args {
     /// Which of them.
     #[arg(default_value = "host")]
@@ -32,6 +33,8 @@ pub(crate) enum Scenario {
     Host,
     /// Hosts behind a gateway.
     Gateway,
+    /// Mail by way of the relay.
+    Relay,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -47,6 +50,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let scenario = match args.scenario {
         Scenario::Host => "host",
         Scenario::Gateway => "gateway",
+        Scenario::Relay => "relay",
     };
     show(Command::new(demo).arg(scenario).env("PORTREEVE_BIN", agent))
 }

@@ -117,11 +117,12 @@ impl Attempt {
         })
     }
 
-    /// What became of it. A rule that only observes names its program all the same, so that nothing is held against it.
+    /// What became of it. A rule that only observes names its program all the same, so that nothing is held against it; nor
+    /// against a mail server whose relay is away.
     fn outcome(&self) -> Option<Outcome> {
         match (self.verdict.as_str(), self.reason.as_str()) {
             ("allow", "local") => Some(Outcome::Local),
-            ("allow", _) | ("deny" | "observe", "audit-rule") => Some(Outcome::Allowed),
+            ("allow", _) | ("deny" | "observe", "audit-rule" | "no-relay") => Some(Outcome::Allowed),
             ("deny" | "observe", _) => Some(Outcome::Refused),
             _ => None,
         }

@@ -27,7 +27,8 @@ pub struct Attempt {
     pub time: Timestamp,
     /// `allow`, `deny` or `observe`.
     pub verdict: String,
-    /// Why: `rule`, `local`, `no-rule`, `no-process`, `unreadable`, `no-policy`, `tainted` or `audit-rule`.
+    /// Why: `rule`, `local`, `no-rule`, `no-process`, `unreadable`, `no-policy`, `tainted`, `audit-rule`, and those of
+    /// packets, of LAN hosts and of the relay.
     pub reason: String,
     /// The rule that decided.
     pub rule: Option<String>,

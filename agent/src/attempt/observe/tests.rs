@@ -120,6 +120,8 @@ fn verdict_and_reason_become_an_outcome() {
     assert_eq!(outcome("observe", "no-rule"), Some(Outcome::Refused));
     assert_eq!(outcome("observe", "audit-rule"), Some(Outcome::Allowed));
     assert_eq!(outcome("allow", "rule"), Some(Outcome::Allowed));
+    assert_eq!(outcome("allow", "relayed"), Some(Outcome::Allowed));
+    assert_eq!(outcome("deny", "no-relay"), Some(Outcome::Allowed));
     assert_eq!(outcome("allow", "local"), Some(Outcome::Local));
     assert_eq!(outcome("shrug", "rule"), None);
     assert_eq!(Attempt { destination: None, reason: "raw-sender".into(), ..attempt() }.observation(), None);

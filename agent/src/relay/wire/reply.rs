@@ -77,10 +77,11 @@ impl Reply {
         let word = self.text().next()?.split(|byte| *byte == b' ').next()?;
         let word = std::str::from_utf8(word).ok()?;
         let mut parts = word.split('.');
-        let class = parts.next()?.parse::<u16>().ok()?;
+        // One digit: a number would do with zeros before it.
+        let class = parts.next()? == self.class().to_string();
         let detail = |part: &str| !part.is_empty() && part.len() <= 3 && part.bytes().all(|byte| byte.is_ascii_digit());
         let whole = detail(parts.next()?) && detail(parts.next()?) && parts.next().is_none();
-        (whole && class == self.class()).then_some(word)
+        (whole && class).then_some(word)
     }
 }
 
@@ -187,7 +188,9 @@ mod tests {
 
     #[test]
     fn an_enhanced_code_is_of_the_replys_class() {
-        for (text, code) in [("5.7.1 no", Some("5.7.1")), ("4.7.1 no", None), ("5.7 no", None), ("5.7.1234", None)] {
+        for (text, code) in
+            [("5.7.1 no", Some("5.7.1")), ("4.7.1 no", None), ("5.7 no", None), ("5.7.1234", None), ("05.7.1 no", None)]
+        {
             assert_eq!(Reply::new(550, text).enhanced(), code, "{text}");
         }
     }

@@ -44,6 +44,7 @@ pub(crate) struct Args {
 
 /// What is fuzzed; each is a file of tests/fuzz.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
 pub(crate) enum Target {
     /// The packet programs' parsers, with fragments and what receivers make of them.
     Packet,

@@ -12,6 +12,7 @@ mod doctor;
 mod explain;
 mod mail;
 mod mode;
+mod records;
 mod reload;
 mod run;
 mod status;

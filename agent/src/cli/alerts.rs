@@ -11,7 +11,7 @@ use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
 use super::allow::change::{Answer, Carried, add_for};
-use super::{Outcome, ask, attempts, complain, read, say};
+use super::{Outcome, ask, complain, read, records, say};
 use crate::alert::{Alert, Filter, Glimpse, Resolution, State, Wishes, glimpse};
 use crate::control::{Changed, Client, ClientError, Request};
 use crate::detect::{Kind, Severity};
@@ -122,7 +122,7 @@ struct ListArgs {
     #[arg(long, value_name = "TEST")]
     kind: Vec<KindArg>,
     /// Only those with an attempt since: a time (2026-11-24T10:00:00Z) or so long ago (90s, 15m, 2h, 7d)
-    #[arg(long, value_name = "TIME", value_parser = attempts::since)]
+    #[arg(long, value_name = "TIME", value_parser = records::since)]
     since: Option<Timestamp>,
     /// The resolved ones too
     #[arg(long, short)]

@@ -1,100 +1,22 @@
 //! `portreeve attempts`
 
-use std::io::Write as _;
-
 use clap::Args as ClapArgs;
-use jiff::{SignedDuration, Timestamp};
-use serde_json::Value;
 
-use super::{Outcome, complain, say};
+use super::Outcome;
+use super::records::{Which, list};
 use crate::attempt::Attempt;
-use crate::control::{Client, Lost, Request};
+use crate::control::Request;
 use crate::instance::Instance;
 
 /// List the attempts, the oldest first
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Example: portreeve attempts --since 1h\nExample: portreeve attempts --follow --json")]
 pub(super) struct Args {
-    /// Go on with those to come; with --since, after those since then
-    #[arg(long, short)]
-    follow: bool,
-    /// Only those since: a time (2026-11-24T10:00:00Z) or so long ago (90s, 15m, 2h, 7d)
-    #[arg(long, value_name = "TIME", value_parser = since)]
-    since: Option<Timestamp>,
-    /// As JSON Lines
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    which: Which,
 }
 
 pub(super) fn run(args: &Args, instance: &Instance) -> Outcome {
-    let request = Request::Attempts { since: args.since, follow: args.follow };
-    let mut client = match Client::ask(&instance.socket(), &request) {
-        Ok(client) => client,
-        Err(error) => return complain(&error),
-    };
-    let mut any = false;
-    loop {
-        match client.next_line() {
-            Ok(Some(value)) => {
-                any = true;
-                // Whoever reads has seen enough (head).
-                if show(value, args.json).is_err() {
-                    return Outcome::Done;
-                }
-            }
-            Ok(None) => break,
-            Err(error) => return complain(&error),
-        }
-    }
-    if !any && !args.json && !args.follow {
-        say("no attempts\n");
-    }
-    Outcome::Done
-}
-
-fn show(value: Value, json: bool) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
-    if json {
-        writeln!(out, "{value}")?;
-    } else if let Ok(attempt) = serde_json::from_value::<Attempt>(value.clone()) {
-        writeln!(out, "{attempt}")?;
-    } else if let Ok(Lost { lost }) = serde_json::from_value(value) {
-        writeln!(out, "({lost} attempts came too fast to be shown; `portreeve status` has counted them)")?;
-    }
-    out.flush()
-}
-
-/// A time, or how long ago.
-pub(super) fn since(text: &str) -> Result<Timestamp, String> {
-    if let Ok(time) = text.parse::<Timestamp>() {
-        return Ok(time);
-    }
-    let ago = || {
-        let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-        let number: i64 = number.parse().ok()?;
-        let seconds = match unit {
-            "s" => 1,
-            "m" => 60,
-            "h" => 3600,
-            "d" => 86_400,
-            _ => return None,
-        };
-        Timestamp::now().checked_sub(SignedDuration::from_secs(number.checked_mul(seconds)?)).ok()
-    };
-    ago().ok_or_else(|| "neither a time like 2026-11-24T10:00:00Z nor an age like 90s, 15m, 2h, 7d".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_and_ages_are_understood() {
-        assert_eq!(since("2026-11-24T10:00:00Z").map(|t| t.as_second()), Ok(1_795_514_400));
-        let hour = Timestamp::now().as_second() - since("1h").unwrap().as_second();
-        assert!((3599..=3601).contains(&hour));
-        for wrong in ["", "h", "1w", "yesterday", "9223372036854775807d", "é"] {
-            assert!(since(wrong).is_err(), "{wrong}");
-        }
-    }
+    let which = &args.which;
+    list::<Attempt>(&Request::Attempts { since: which.since, follow: which.follow }, which, "attempts", instance)
 }
